@@ -1,0 +1,2 @@
+"""The record room: what a run leaves behind (`store`, `metrics`, `files`), which states it may be
+in (`state`), and how run directories become MLflow's record (`tracking`)."""

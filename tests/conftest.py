@@ -1,0 +1,41 @@
+"""Shared fixtures: tiny runs of the real thing, in a folder of their own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+for name in ("SPAM_LAB_RUNS", "MLFLOW_TRACKING_URI"):
+    os.environ.pop(name, None)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One tokenized corpus for all tests of a session."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, cache: Path) -> list[str]:
+    """Overrides of a run of 24 steps that has resets, spikes and sparse masks."""
+    return [
+        "optimizer=spam_sparse",
+        "schedule.steps=24",
+        "schedule.warmup_steps=2",
+        "optimizer.delta_t=7",
+        "optimizer.warmup_steps=3",
+        "optimizer.grace_steps=2",
+        "optimizer.theta=50",
+        "evaluation.every=8",
+        "evaluation.tokens=512",
+        "train.checkpoint_every=5",
+        "train.log_every=3",
+        f"paths.runs={tmp_path / 'runs'}",
+        f"paths.cache={cache}",
+    ]
