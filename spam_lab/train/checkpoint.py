@@ -1,0 +1,79 @@
+"""Checkpoints: what a killed run goes on from. Each is a tensor file and a JSON seal beside it.
+
+The tensor file is written whole (`spam_lab.files`), then its seal with the sha256 of its bytes: a
+checkpoint without a matching seal does not count. Loading takes the newest that counts and reads it
+with `weights_only=True`, so a file that a user hands in cannot run code. Older ones are removed
+only after a newer one is sealed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spam_lab.files import read_json, remove_partial, replacing, write_json
+
+LOG = logging.getLogger(__name__)
+
+
+def save(folder: Path, step: int, content: dict[str, Any], kept: int) -> None:
+    """Write the checkpoint of `step`, then remove all but the newest `kept`.
+
+    Raises:
+        OSError: the disk refused; older checkpoints are untouched.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    tensors = _tensors(folder, step)
+    with replacing(tensors) as file:
+        file.write(buffer.getbuffer())
+    write_json(_seal(tensors), {"sha256": hashlib.sha256(buffer.getbuffer()).hexdigest()})
+    prune(folder, kept)
+
+
+def load_newest(folder: Path) -> tuple[int, dict[str, Any]] | None:
+    """The newest checkpoint that is whole, as (step, content); None where there is none.
+
+    A damaged one is named in the log, and the one before it is taken.
+    """
+    remove_partial(folder)
+    for step in reversed(steps(folder)):
+        tensors = _tensors(folder, step)
+        try:
+            content = tensors.read_bytes()
+            if hashlib.sha256(content).hexdigest() != read_json(_seal(tensors))["sha256"]:
+                raise ValueError("its bytes do not match its seal")
+            loaded: dict[str, Any] = torch.load(
+                io.BytesIO(content), map_location="cpu", weights_only=True
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            LOG.warning("checkpoint %s is damaged (%s); taking the one before it", tensors, error)
+            continue
+        return step, loaded
+    return None
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps that have a checkpoint, sealed or not, ascending."""
+    return sorted(int(path.stem.removeprefix("step_")) for path in folder.glob("step_*.pt"))
+
+
+def prune(folder: Path, kept: int) -> None:
+    """Remove all but the newest `kept` checkpoints, seal first."""
+    for step in steps(folder)[:-kept]:
+        tensors = _tensors(folder, step)
+        _seal(tensors).unlink(missing_ok=True)
+        tensors.unlink(missing_ok=True)
+
+
+def _tensors(folder: Path, step: int) -> Path:
+    return folder / f"step_{step:09d}.pt"
+
+
+def _seal(tensors: Path) -> Path:
+    return tensors.with_suffix(".json")

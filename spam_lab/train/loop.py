@@ -1,0 +1,232 @@
+"""The training loop of one run: batches in, metrics and checkpoints out.
+
+Everything it does is a function of the config and of the last checkpoint, so a run that is killed
+at any instant and started again ends with the weights, the optimizer state and the metrics of one
+that was never killed. It stops at a step boundary when asked, with a checkpoint. A loss that is not
+finite ends the run as diverged: a result, recorded with the step at which it happened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from spam_lab.config.schema import RunConfig
+from spam_lab.data.batches import open_training_data, open_validation_data
+from spam_lab.models.build import build_model
+from spam_lab.models.kinds import named_kinds
+from spam_lab.models.loss import token_losses
+from spam_lab.optim.clip import clip_gradients
+from spam_lab.optim.registry import build_optimizer
+from spam_lab.train import checkpoint
+from spam_lab.train.evaluate import evaluate
+from spam_lab.train.journal import Journal, StepLog
+from spam_lab.train.schedule import lr_factor
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the run is; told at every write of metrics."""
+
+    step: int
+    checkpoint_step: int
+    loss: float | None
+    tokens_per_second: float | None
+    seconds_per_step: float | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the loop ended. `stopped` means asked to; the run can go on from its checkpoint."""
+
+    state: Literal["done", "diverged", "stopped"]
+    step: int
+    reason: str = ""
+
+
+class Training:
+    """One run in memory: model, optimizer, data and step, restored from the newest checkpoint.
+
+    Args:
+        config: the run.
+        folder: where its checkpoints are kept.
+        journal: where its metrics go.
+        tell: called with the progress at every write of metrics.
+        should_stop: asked after every step; True stops the run with a checkpoint.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        journal: Journal,
+        tell: Callable[[Progress], None] = lambda progress: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._config, self._folder, self._journal = config, folder, journal
+        self._tell, self._should_stop = tell, should_stop
+        self.device = choose_device(config.train.device)
+        data, cache = config.data, Path(config.paths.cache)
+        vocabulary = config.model.vocab_size
+        self._data = open_training_data(
+            data, data_seed=config.data_seed, vocab_size=vocabulary, cache=cache
+        )
+        self._validation = list(
+            open_validation_data(
+                data, tokens=config.evaluation.tokens, vocab_size=vocabulary, cache=cache
+            )
+        )
+        torch.manual_seed(config.seed)
+        self.model: nn.Module = build_model(
+            config.model,
+            sequence_length=data.sequence_length,
+            seed=config.seed,
+            dtype=getattr(torch, config.precision.weights),
+            device=self.device,
+        )
+        self._parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = build_optimizer(config.optimizer, named_kinds(self.model), config.seed)
+        self._log = StepLog()
+        self.step = 0
+        self._checkpoint_step = 0
+        self._clock = (0, time.perf_counter())
+        self._restore()
+
+    def run(self) -> Outcome:
+        """Train to the last step, to a stop or to divergence."""
+        steps, evaluation = self._config.schedule.steps, self._config.evaluation.every
+        every, save_every = self._config.train.log_every, self._config.train.checkpoint_every
+        self._clock = (self.step, time.perf_counter())
+        try:
+            while self.step < steps:
+                self._update()
+                due = self.step % evaluation == 0 or self.step == steps
+                saving = self.step % save_every == 0 or self.step == steps
+                stopping = self._should_stop()
+                if due or saving or stopping or self.step % every == 0:
+                    diverged = self._write() or (self._evaluate() if due else None)
+                    if diverged:
+                        return self._diverged(*diverged)
+                if saving or stopping:
+                    self._save()
+                if stopping and self.step < steps:
+                    return Outcome("stopped", self.step)
+            checkpoint.prune(self._folder, kept=1)
+            return Outcome("done", self.step)
+        finally:
+            self._data.close()
+
+    def _update(self) -> None:
+        """One optimizer step over one global batch, in micro-batches."""
+        config = self._config
+        batch = self._data.next_batch()
+        size = config.train.micro_batch_size or config.data.batch_size
+        tokens = int((batch.labels[:, 1:] != -100).sum())
+        total = torch.zeros((), device=self.device)
+        for part in batch.split(size):
+            with self._autocast():
+                loss, _ = token_losses(self.model, part.to(self.device))
+            loss = loss / max(1, tokens)
+            torch.autograd.backward(loss)
+            total += loss.detach()
+        grad_norm = torch.nn.utils.get_total_norm(
+            [p.grad for p in self._parameters if p.grad is not None]
+        )
+        clip_gradients(self._parameters, config.optimizer.clip_value, config.optimizer.clip_norm)
+        lr = config.optimizer.lr * lr_factor(self.step + 1, config.schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        telemetry = getattr(self.optimizer, "telemetry", None)
+        self._log.add(self.step, total, grad_norm, {"train/lr": lr}, telemetry)
+
+    def _write(self) -> tuple[int, float] | None:
+        """Write metrics and tell the progress; return the first step that diverged, if any."""
+        diverged = self._log.write(self._journal)
+        before, then = self._clock
+        now = time.perf_counter()
+        if self.step > before:
+            seconds = (now - then) / (self.step - before)
+            batch = self._config.data.batch_size * self._config.data.sequence_length
+            speed = batch / seconds
+            if not diverged:
+                self._journal.add(self.step, {"train/tokens_per_second": speed})
+            self._journal.flush()
+            self._clock = (self.step, now)
+            self._tell(
+                Progress(self.step, self._checkpoint_step, self._log.last_loss, speed, seconds)
+            )
+        return diverged
+
+    def _evaluate(self) -> tuple[int, float] | None:
+        loss = evaluate(self.model, self._validation, self.device, self._autocast())
+        values = {"validation/loss": loss}
+        if math.isfinite(loss):
+            values["validation/perplexity"] = math.exp(loss)
+        self._journal.add(self.step, values)
+        self._clock = (self.step, time.perf_counter())
+        return None if math.isfinite(loss) else (self.step, loss)
+
+    def _diverged(self, step: int, loss: float) -> Outcome:
+        self._journal.flush(durable=True)
+        reason = f"the loss became {loss} at step {step} of {self._config.schedule.steps}"
+        return Outcome("diverged", step, reason)
+
+    def _save(self) -> None:
+        """A checkpoint of this step. Metrics reach the disk first, so none is missing under it."""
+        self._journal.flush(durable=True)
+        content: dict[str, Any] = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "data": self._data.state_dict(),
+            "clipped_total": self._log.clipped_total,
+            "random": torch.get_rng_state(),
+        }
+        if self.device.type == "cuda":
+            content["random_cuda"] = torch.cuda.get_rng_state(self.device)
+        checkpoint.save(self._folder, self.step, content, self._config.train.checkpoints_kept)
+        self._checkpoint_step = self.step
+        self._clock = (self.step, time.perf_counter())
+        self._tell(Progress(self.step, self.step, self._log.last_loss, None, None))
+
+    def _restore(self) -> None:
+        newest = checkpoint.load_newest(self._folder)
+        if newest is None:
+            return
+        self.step, content = newest
+        self._checkpoint_step = self.step
+        self.model.load_state_dict(content["model"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self._data.load_state_dict(content["data"])
+        self._log.clipped_total = content["clipped_total"]
+        torch.set_rng_state(content["random"])
+        if "random_cuda" in content and self.device.type == "cuda":
+            torch.cuda.set_rng_state(content["random_cuda"], self.device)
+        LOG.info("going on from step %d", self.step)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if not self._config.precision.autocast:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of `train.device`. Raises RuntimeError where a GPU is asked for and none is."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise RuntimeError("train.device=cuda, but torch sees no GPU here: use train.device=cpu")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
