@@ -1,0 +1,120 @@
+"""The command line of `launch.py`: one run, an ad-hoc grid (`-m`) or a sweep, all on one path.
+
+Overrides become requests, requests a plan, the plan is printed, dispatched and recorded. Hydra
+composes; it does not schedule. What is Hydra's own (`--help`, `--cfg job`, `hydra/launcher=...`)
+is handed to it unchanged.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from spam_lab.config.compose import compose_command, compose_run, expand_multirun, register
+from spam_lab.config.fields import ConfigError
+from spam_lab.config.schema import CommandConfig
+from spam_lab.orchestrate.cost import estimate
+from spam_lab.orchestrate.dispatch import dispatch, worker_count
+from spam_lab.orchestrate.display import Watch, print_plan, print_summary, totals
+from spam_lab.orchestrate.expand import expand, load_sweep, request_of
+from spam_lab.orchestrate.plan import Plan, make_plan
+from spam_lab.orchestrate.run import Host
+from spam_lab.record.state import State
+from spam_lab.record.store import StoreError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells use it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code is 0 only where everything asked for has a result."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    console = Console(stderr=False)
+    try:
+        if _is_hydras(arguments):
+            return _hydra(arguments)
+        multirun = [a for a in arguments if a in ("-m", "--multirun")]
+        overrides = [a for a in arguments if a not in ("-m", "--multirun")]
+        return launch(overrides, bool(multirun), console)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoints", file=sys.stderr)
+        return INTERRUPTED
+    except (ConfigError, StoreError, OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def launch(overrides: Sequence[str], multirun: bool, console: Console) -> int:
+    """Plan, print, dispatch and record what the overrides ask for."""
+    rows = expand_multirun(overrides) if multirun else [list(overrides)]
+    command = compose_command(rows[0])
+    plan = _plan(command, overrides, rows)
+    host = Host(command.train, command.cluster, command.paths)
+    workers = 1 if command.cluster.name == "inline" else worker_count(host, len(plan.due))
+    cost = estimate(plan)
+    if command.dry_run:
+        print_plan(console, plan, cost, workers)
+        return 0
+    console.print(totals(plan, cost, workers), highlight=False, soft_wrap=True)
+    plan.write(overrides)
+    with Watch(console, plan, workers) as watch:
+        census = dispatch(plan, host, watch)
+    print_summary(console, plan, census)
+    _record(Path(command.paths.runs))
+    _print_next(console, plan, command)
+    return 0 if all(s.state.is_result for s in census.statuses.values()) else 1
+
+
+def _plan(command: CommandConfig, overrides: Sequence[str], rows: list[list[str]]) -> Plan:
+    root = Path(command.paths.runs)
+    if command.sweep is not None:
+        if len(rows) > 1:
+            raise ConfigError("sweep=... is a grid already: leave out -m or the lists of values")
+        kept = [o for o in overrides if not o.startswith(("sweep=", "dry_run="))]
+        sweep = load_sweep(command.sweep)
+        return make_plan(expand(sweep, kept), root, sweep.name, sweep.description)
+    return make_plan([request_of(compose_run(row)) for row in rows], root)
+
+
+def _record(root: Path) -> None:
+    """Bring MLflow's record up to date, in a process of its own: training owes it nothing."""
+    subprocess.run([sys.executable, "-m", "spam_lab.cli", "sync", "--runs", str(root)], check=False)
+
+
+def _print_next(console: Console, plan: Plan, command: CommandConfig) -> None:
+    if plan.name:
+        scale = f" --scale {command.scale.name}" if command.scale.name != "nano" else ""
+        console.print(f"the exhibit:   python -m analysis {plan.name}{scale}", highlight=False)
+    else:
+        for entry in plan.entries[:3]:
+            status = plan.directory(entry).status()
+            if status.state is State.DONE:
+                lines = [
+                    m for m in plan.directory(entry).metrics() if "validation/loss" in m.values
+                ]
+                perplexity = lines[-1].values["validation/perplexity"]
+                console.print(f"{entry.label}: validation perplexity {perplexity:.2f}")
+    console.print("the record:    spam-lab ui", highlight=False)
+
+
+def _is_hydras(arguments: Sequence[str]) -> bool:
+    """Whether the command line asks for something of Hydra's own."""
+    own = {"-m", "--multirun"}
+    return any(
+        (a.startswith("-") and a not in own) or a.startswith(("hydra/", "hydra.", "+hydra"))
+        for a in arguments
+    )
+
+
+def _hydra(arguments: Sequence[str]) -> int:
+    """Hand over to Hydra: its help, its printing of configs, its launchers and sweepers."""
+    from spam_lab.hydra_app import run
+
+    register()
+    sys.argv[1:] = arguments
+    run()
+    return 0

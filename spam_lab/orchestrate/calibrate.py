@@ -1,0 +1,88 @@
+"""A calibration: seconds a training step takes on this computer, from a few real steps.
+
+It trains on random tokens with a small batch and scales to the whole one. A model of more than
+`CALIBRATED_PARAMETERS` weights is timed with fewer layers and scaled by its share of the weights.
+torch and transformers are imported only here, and only when something must be measured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+from spam_lab.config.schema import ModelConfig, RunConfig
+
+CALIBRATED_PARAMETERS = 100e6
+CALIBRATED_TOKENS = 1024
+CALIBRATED_STEPS = 4
+
+
+def calibrate(config: RunConfig) -> float:
+    """Seconds a step, from a few steps on a small batch of random tokens on this computer."""
+    model, ratio = _calibrated_model(config.model)
+    tokens = config.data.batch_size * config.data.sequence_length
+    rows = max(1, min(config.data.batch_size, CALIBRATED_TOKENS // config.data.sequence_length))
+    small = dataclasses.replace(config, model=model)
+    share = tokens / (rows * config.data.sequence_length)
+    return _timed_step(small, rows) * ratio * share
+
+
+def parameter_count(model: ModelConfig) -> int:
+    """Weights of the model, counted once a process for each architecture, nothing allocated."""
+    key = repr(model)
+    if key not in _COUNTS:
+        from spam_lab.models.build import parameter_count as count
+
+        _COUNTS[key] = count(model)
+    return _COUNTS[key]
+
+
+_COUNTS: dict[str, int] = {}
+
+
+def _calibrated_model(model: ModelConfig) -> tuple[ModelConfig, float]:
+    """The model itself, or a shallower one and how much more work the whole one is."""
+    whole = parameter_count(model)
+    if whole <= CALIBRATED_PARAMETERS:
+        return model, 1.0
+    layers = max(1, int(model.num_hidden_layers * CALIBRATED_PARAMETERS / whole))
+    shallow = dataclasses.replace(model, num_hidden_layers=layers)
+    return shallow, whole / parameter_count(shallow)
+
+
+def _timed_step(config: RunConfig, rows: int) -> float:
+    import torch
+
+    from spam_lab.data.rows import Batch
+    from spam_lab.models.build import build_model
+    from spam_lab.models.kinds import named_kinds
+    from spam_lab.models.loss import token_losses
+    from spam_lab.optim.registry import build_optimizer
+    from spam_lab.train.loop import choose_device
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.cluster.threads)
+    try:
+        device = choose_device(config.train.device)
+        length = config.data.sequence_length
+        model = build_model(
+            config.model,
+            sequence_length=length,
+            seed=0,
+            dtype=getattr(torch, config.precision.weights),
+            device=device,
+        )
+        optimizer = build_optimizer(config.optimizer, named_kinds(model), 0)
+        tokens = torch.randint(config.model.vocab_size, (rows, length), device=device)
+        times = []
+        for _ in range(CALIBRATED_STEPS):
+            start = time.perf_counter()
+            loss, count = token_losses(model, Batch(tokens, tokens))
+            torch.autograd.backward(loss / count)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            loss.item()
+            times.append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return min(times)

@@ -1,0 +1,196 @@
+"""What the user sees: the plan as a table, the sweep's live progress, the summary at the end.
+
+On a terminal the progress is redrawn in place; elsewhere (a log, a pipe) a line is printed now and
+then. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from spam_lab.orchestrate.census import Census
+from spam_lab.orchestrate.cost import Cost
+from spam_lab.orchestrate.plan import Action, Plan
+from spam_lab.record.state import State
+from spam_lab.record.store import Status
+
+PLAIN_SECONDS = 15.0
+"""Seconds between lines where the output is not a terminal."""
+
+ROWS = 60
+"""Rows of the plan that are printed; the rest is counted."""
+
+
+def print_plan(console: Console, plan: Plan, cost: Cost, workers: int) -> None:
+    """The plan as a table with totals and expected cost."""
+    title = f"sweep {plan.name}: {plan.description}" if plan.name else "plan"
+    table = Table(title=title, title_justify="left", expand=False)
+    for name in ("run_id", "run", "cells", "state", "steps left", "action"):
+        table.add_column(name, justify="right" if name in ("cells", "steps left") else "left")
+    for entry in plan.entries[:ROWS]:
+        table.add_row(
+            entry.run_id,
+            entry.label,
+            str(entry.cells),
+            entry.status.state,
+            str(entry.steps_left),
+            entry.action,
+        )
+    console.print(table)
+    if len(plan.entries) > ROWS:
+        console.print(f"... and {len(plan.entries) - ROWS} more")
+    console.print(totals(plan, cost, workers))
+
+
+def totals(plan: Plan, cost: Cost, workers: int) -> str:
+    """One line: runs, shared runs, what is due, what it costs."""
+    actions = Counter(entry.action for entry in plan.entries)
+    asked = sum(entry.cells for entry in plan.entries)
+    parts = [f"{len(plan.entries)} runs"]
+    if asked != len(plan.entries):
+        parts.append(f"for {asked} requests ({asked - len(plan.entries)} shared)")
+    parts.append(", ".join(f"{actions[a]} {_verb(a)}" for a in Action if actions[a]))
+    line = ": ".join([" ".join(parts[:-1]), parts[-1]])
+    if not plan.due:
+        return line
+    wall = cost.seconds / max(1, workers)
+    line += f". About {duration(wall)} on this computer, {workers} at a time (from {cost.source})"
+    if cost.h100_hours is not None:
+        line += f", or {cost.h100_hours:,.1f} H100-hours (at the rate of the paper's Table 14)"
+    return line
+
+
+def _verb(action: Action) -> str:
+    return {
+        Action.RUN: "to run",
+        Action.RESUME: "to resume",
+        Action.RETRY: "to retry",
+        Action.LEAVE: "running elsewhere",
+        Action.NOTHING: "already there",
+    }[action]
+
+
+def duration(seconds: float) -> str:
+    """A length of time as a person would say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:,.0f} days"
+
+
+@dataclass
+class Watch:
+    """Live progress of a dispatch; call it with the census, several times a second."""
+
+    console: Console
+    plan: Plan
+    workers: int
+    _live: Live | None = None
+    _started: float = field(default_factory=time.monotonic)
+    _printed: float = 0.0
+    _done_before: float = -1.0
+
+    def __enter__(self) -> Watch:
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, refresh_per_second=4)
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __call__(self, census: Census) -> None:
+        """Show the progress as of `census`."""
+        if self._live is not None:
+            self._live.update(self._panel(census))
+        elif time.monotonic() - self._printed >= PLAIN_SECONDS:
+            self._printed = time.monotonic()
+            self.console.print(self._line(census), soft_wrap=True, highlight=False)
+
+    def _panel(self, census: Census) -> Group:
+        done, total = self._steps(census)
+        bar = ProgressBar(total=max(total, 1), completed=done, width=40)
+        table = Table(box=None, padding=(0, 2), show_header=True)
+        for name in ("running", "step", "loss", "tokens/s"):
+            table.add_column(name, justify="left" if name == "running" else "right", no_wrap=True)
+        labels = {entry.run_id: entry.label for entry in self.plan.entries}
+        for run_id, status in census.running():
+            table.add_row(
+                labels[run_id],
+                f"{status.step}/{status.steps}",
+                _number(status.loss, ".3f"),
+                _number(status.tokens_per_second, ",.0f"),
+            )
+        return Group(Text(self._line(census)), bar, table)
+
+    def _line(self, census: Census) -> str:
+        counts = census.counts()
+        ended = sum(counts[s] for s in (State.DONE, State.DIVERGED, State.FAILED))
+        running = census.running()
+        left = len(census.run_ids) - ended - len(running)
+        parts = [f"{ended} done, {len(running)} running, {left} left"]
+        if counts[State.FAILED] or counts[State.DIVERGED]:
+            parts.append(f"{counts[State.FAILED]} failed, {counts[State.DIVERGED]} diverged")
+        losses = [f"{status.loss:.3f}" for _, status in running if status.loss is not None]
+        if losses:
+            parts.append(f"loss {' '.join(losses[:4])}")
+        speed = sum(status.tokens_per_second or 0.0 for _, status in running)
+        if speed:
+            parts.append(f"{speed:,.0f} tokens/s")
+        parts.append(self._time_left(census))
+        return " | ".join(parts)
+
+    def _steps(self, census: Census) -> tuple[int, int]:
+        """Steps trained and to train, over the runs that were due."""
+        done = total = 0
+        for entry in self.plan.due:
+            steps = entry.config.schedule.steps
+            status = census.statuses.get(entry.run_id, Status())
+            ended = status.state in (State.DONE, State.DIVERGED, State.FAILED)
+            reached = steps if ended else status.step
+            done += max(0, reached - entry.status.checkpoint_step)
+            total += entry.steps_left
+        return done, total
+
+    def _time_left(self, census: Census) -> str:
+        done, total = self._steps(census)
+        if self._done_before < 0 < done:
+            # Importing torch takes seconds: the clock starts with the first step.
+            self._started, self._done_before = time.monotonic(), done
+        elapsed = time.monotonic() - self._started
+        trained = done - self._done_before
+        if self._done_before < 0 or trained <= 0 or elapsed < 1:
+            return "time left: starting"
+        return f"{duration(elapsed / trained * (total - done))} left"
+
+
+def print_summary(console: Console, plan: Plan, census: Census) -> None:
+    """How the runs ended, with the reason of each that did not end well."""
+    counts = census.counts()
+    shown = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
+    console.print(f"{len(census.run_ids)} runs: {shown}", highlight=False)
+    labels = {entry.run_id: entry.label for entry in plan.entries}
+    for run_id, status in census.ended_badly():
+        console.print(
+            f"  {status.state}: {run_id} ({labels[run_id]}): {status.reason}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        if status.state is State.FAILED:
+            console.print(f"    log: {plan.root / run_id / 'log.txt'}", highlight=False)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -1,0 +1,95 @@
+"""From a sweep to the runs it asks for: every cell with every seed, composed, checked and named.
+
+The whole sweep is validated here, before anything else happens; all that is wrong with it is
+reported at once. Requests of cells that coincide share a run_id.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from spam_lab.config.compose import compose_run, override_keys
+from spam_lab.config.fields import ConfigError
+from spam_lab.config.identity import cell_id, run_id
+from spam_lab.config.schema import RunConfig
+from spam_lab.orchestrate.grid import Cell, Sweep, Value
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run that a sweep asks for, and where its result is shown."""
+
+    labels: Mapping[str, Value]
+    seed: int
+    run_id: str
+    cell_id: str
+    config: RunConfig
+
+
+def sweep_names() -> list[str]:
+    """The sweeps there are: one a file in sweeps/."""
+    import sweeps
+
+    return sorted(module.name for module in pkgutil.iter_modules(sweeps.__path__))
+
+
+def load_sweep(name: str) -> Sweep:
+    """The sweep of `sweeps/NAME.py`.
+
+    Raises:
+        ConfigError: there is no such file; names those there are.
+    """
+    names = sweep_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"sweep={name} is not known: one of {', '.join(names)}{hint}")
+    sweep = importlib.import_module(f"sweeps.{name}").sweep()
+    assert isinstance(sweep, Sweep)
+    return sweep
+
+
+def expand(sweep: Sweep, overrides: Sequence[str]) -> list[Request]:
+    """One request for each cell and seed, in order, under the overrides given for all of them.
+
+    Raises:
+        ConfigError: an override sets a key that the sweep sets itself, or any cell is refused;
+            every refused cell is named.
+    """
+    _require_free(sweep, override_keys(overrides))
+    requests, refused = [], []
+    for cell in sweep.cells:
+        try:
+            requests += [_request(cell, seed, overrides) for seed in sweep.seeds]
+        except ConfigError as error:
+            refused.append(f"{_shown(cell)}: {error}")
+    if refused:
+        raise ConfigError(f"sweep {sweep.name} is refused:\n" + "\n".join(refused))
+    return requests
+
+
+def request_of(config: RunConfig, labels: Mapping[str, Value] | None = None) -> Request:
+    """The request for one run."""
+    return Request(labels or {}, config.seed, run_id(config), cell_id(config), config)
+
+
+def _request(cell: Cell, seed: int, overrides: Sequence[str]) -> Request:
+    return request_of(compose_run(overrides, {**cell.overrides, "seed": seed}), cell.labels)
+
+
+def _require_free(sweep: Sweep, given: set[str]) -> None:
+    own = {key for cell in sweep.cells for key in cell.overrides} | {"seed"}
+    taken = sorted(own & given)
+    if taken:
+        raise ConfigError(
+            f"sweep={sweep.name} sets {', '.join(taken)} itself: leave "
+            f"{'it' if len(taken) == 1 else 'them'} out, or use -m for a grid of your own"
+        )
+
+
+def _shown(cell: Cell) -> str:
+    return " ".join(f"{key}={value}" for key, value in cell.overrides.items())

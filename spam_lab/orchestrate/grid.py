@@ -1,0 +1,65 @@
+"""Sweeps as code: cells with labels and overrides, made from products, zips and explicit lists.
+
+A cell says which overrides it sets and, in its labels, where its result belongs in the exhibit
+(panel, value on the axis). Two cells may set the same overrides under different labels: they share
+their runs. A file in `sweeps/` holds one function `sweep() -> Sweep`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+Value = str | int | float | bool | None
+"""What an override may be set to. A string may be an interpolation, `${scaled:interval,500}`."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of an exhibit: where it is shown, and the overrides that make it."""
+
+    labels: Mapping[str, Value]
+    overrides: Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A named list of cells that answers one question, each run with every seed.
+
+    `description` is one sentence: the question. Names are file names: letters, digits, `_`.
+    """
+
+    name: str
+    description: str
+    cells: tuple[Cell, ...]
+    seeds: tuple[int, ...]
+
+
+def product(axes: Mapping[str, Sequence[Value]]) -> list[dict[str, Value]]:
+    """All combinations of the axes, the last one varying fastest."""
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def zipped(axes: Mapping[str, Sequence[Value]]) -> list[dict[str, Value]]:
+    """The axes side by side. Raises ValueError where their lengths differ."""
+    return [dict(zip(axes, values, strict=True)) for values in zip(*axes.values(), strict=True)]
+
+
+def panel(
+    name: str,
+    key: str,
+    values: Sequence[Value],
+    *,
+    labels: Sequence[Value] | None = None,
+    fixed: Mapping[str, Value] | None = None,
+) -> list[Cell]:
+    """Cells of one panel of a figure: `key` set to each of `values`, all else `fixed`.
+
+    `labels` are the values as the paper prints them, where they differ from what is set.
+    """
+    shown = values if labels is None else labels
+    return [
+        Cell({"panel": name, "value": label}, {**(fixed or {}), key: value})
+        for label, value in zip(shown, values, strict=True)
+    ]

@@ -1,0 +1,134 @@
+"""The lease on a run: at most one worker trains it at a time.
+
+`lease.json` names the holder; its modification time is the heartbeat, renewed by a thread. A lease
+is dead when its process has ended (seen at once on the same machine) or, from another machine, when
+its heartbeat is older than `STALE_SECONDS` by the file system's own clock. Taking and releasing
+happen under a lock file, so two workers that see a dead lease cannot both take it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from spam_lab.files import read_json, write_json
+
+HEARTBEAT_SECONDS = 10.0
+STALE_SECONDS = 120.0
+
+
+class LeaseLost(RuntimeError):
+    """Another worker holds the run now; whoever sees this must write nothing more."""
+
+
+class Lease:
+    """A lease that this process may hold. Use `acquire`, then as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._token = secrets.token_hex(8)
+        self._ended = threading.Event()
+        self._beat = threading.Thread(target=self._renew, daemon=True)
+
+    def acquire(self) -> bool:
+        """Take the lease where it is free or dead. False where a live worker holds it."""
+        with _locked(self._path):
+            if is_live(self._path):
+                return False
+            write_json(self._path, {**_here(), "token": self._token})
+        self._beat.start()
+        return True
+
+    def require(self) -> None:
+        """Raise LeaseLost unless this lease is still the one on disk."""
+        if _holder(self._path).get("token") != self._token:
+            raise LeaseLost(f"another worker has taken over {self._path.parent.name}")
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ended.set()
+        self._beat.join()
+        with _locked(self._path), contextlib.suppress(LeaseLost):
+            self.require()
+            self._path.unlink(missing_ok=True)
+
+    def _renew(self) -> None:
+        while not self._ended.wait(HEARTBEAT_SECONDS):
+            # A heartbeat that fails (a full or absent file system) is tried again at the next beat.
+            with contextlib.suppress(OSError):
+                os.utime(self._path)
+
+
+def is_live(path: Path) -> bool:
+    """Whether a worker that is alive holds the lease at `path`."""
+    holder = _holder(path)
+    if not holder:
+        return False
+    if holder.get("host") == socket.gethostname() and holder.get("boot") == _boot():
+        return _is_running(holder)
+    try:
+        return _file_system_now(path.parent) - path.stat().st_mtime < STALE_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def _holder(path: Path) -> dict[str, Any]:
+    """What the lease says; empty where there is none or it was damaged."""
+    try:
+        content = read_json(path)
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _here() -> dict[str, Any]:
+    process = psutil.Process()
+    return {
+        "host": socket.gethostname(),
+        "boot": _boot(),
+        "pid": process.pid,
+        "started": process.create_time(),
+    }
+
+
+def _boot() -> int:
+    """When this machine started: tells containers and restarts of one host name apart."""
+    return int(psutil.boot_time())
+
+
+def _is_running(holder: dict[str, Any]) -> bool:
+    try:
+        process = psutil.Process(int(holder["pid"]))
+        same = abs(process.create_time() - float(holder["started"])) < 1.0
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, KeyError, ValueError):
+        return False
+
+
+def _file_system_now(folder: Path) -> float:
+    """The time by the clock of the file system, which may be another machine's."""
+    probe = folder / f".clock.{secrets.token_hex(4)}"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,173 @@
+"""The plan: a sweep's runs with state, action and expected cost, before anything is started.
+
+Runs that several cells ask for appear once. What has a result is left alone, what another worker
+trains is left to it, what was interrupted goes on, what failed is tried again. Reading a plan
+changes nothing on disk; `write` creates the run directories it needs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from spam_lab.config.identity import canonical, differences
+from spam_lab.config.schema import SCHEMA_VERSION, RunConfig
+from spam_lab.orchestrate.expand import Request
+from spam_lab.orchestrate.lease import is_live
+from spam_lab.record.state import State
+from spam_lab.record.store import RunDirectory, Status, StoreError, SweepManifest
+
+
+class Action(StrEnum):
+    """What the plan does about a run."""
+
+    RUN = "run"
+    RESUME = "resume"
+    RETRY = "retry"
+    LEAVE = "running elsewhere"
+    NOTHING = "nothing to do"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run of the plan. `cells` counts the cells of the sweep that share it."""
+
+    run_id: str
+    cell_id: str
+    label: str
+    config: RunConfig
+    status: Status
+    action: Action
+    cells: int
+
+    @property
+    def is_due(self) -> bool:
+        """Whether this plan will train it."""
+        return self.action in (Action.RUN, Action.RESUME, Action.RETRY)
+
+    @property
+    def steps_left(self) -> int:
+        """Steps it still has to train; 0 where nothing is due."""
+        return self.config.schedule.steps - self.status.checkpoint_step if self.is_due else 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Entries in the order of the sweep. `name` is empty for a single run."""
+
+    root: Path
+    entries: tuple[Entry, ...]
+    name: str = ""
+    description: str = ""
+
+    @property
+    def due(self) -> list[Entry]:
+        """The entries that will be trained."""
+        return [entry for entry in self.entries if entry.is_due]
+
+    def directory(self, entry: Entry) -> RunDirectory:
+        """The run directory of an entry."""
+        return RunDirectory(self.root, entry.run_id)
+
+    def write(self, overrides: Sequence[str]) -> None:
+        """Create the run directories of all due entries, and the sweep's manifest."""
+        for entry in self.due:
+            directory = self.directory(entry)
+            content = dataclasses.asdict(entry.config)
+            directory.create(entry.cell_id, SCHEMA_VERSION, content)
+            if directory.status().state in (State.PLANNED, State.FAILED):
+                directory.move(State.SUBMITTED, steps=entry.config.schedule.steps)
+        if self.name:
+            scale = self.entries[0].config.scale.name
+            run_ids = [entry.run_id for entry in self.entries]
+            SweepManifest(self.name, scale, run_ids, list(overrides), self.description).write(
+                self.root
+            )
+
+
+def make_plan(
+    requests: Sequence[Request], root: Path, name: str = "", description: str = ""
+) -> Plan:
+    """The plan of these requests, as things stand under `root`.
+
+    Raises:
+        StoreError: a run directory was written by another schema version, or holds another config
+            under the same run_id; the text shows the difference.
+    """
+    by_id: dict[str, list[Request]] = {}
+    for request in requests:
+        by_id.setdefault(request.run_id, []).append(request)
+    labels = _labels([same[0].config for same in by_id.values()])
+    entries = [
+        _entry(root, same, label) for same, label in zip(by_id.values(), labels, strict=True)
+    ]
+    return Plan(root, tuple(entries), name, description)
+
+
+def _entry(root: Path, same: Sequence[Request], label: str) -> Entry:
+    request = same[0]
+    directory = RunDirectory(root, request.run_id)
+    status = Status()
+    if directory.path.exists() and (directory.path / "config.json").exists():
+        _require_same(directory, request.config)
+        status = directory.status()
+    action = _action(status, is_live(directory.lease_path))
+    return Entry(request.run_id, request.cell_id, label, request.config, status, action, len(same))
+
+
+def _action(status: Status, live: bool) -> Action:
+    if status.state.is_result:
+        return Action.NOTHING
+    if live:
+        return Action.LEAVE
+    if status.state is State.FAILED:
+        return Action.RETRY
+    return Action.RESUME if status.checkpoint_step else Action.RUN
+
+
+def _require_same(directory: RunDirectory, config: RunConfig) -> None:
+    stored = directory.config_file(SCHEMA_VERSION)["config"]
+    asked = dataclasses.asdict(config)
+    if canonical(stored) != canonical(asked):
+        lines = "\n  ".join(differences(stored, asked))
+        raise StoreError(
+            f"{directory.path} holds another config under the same run_id (was it edited?):\n"
+            f"  {lines}\nmove it away to run this one"
+        )
+
+
+_SHOWN = ("model.name", "optimizer.name", "seed")
+
+
+def _labels(configs: Iterable[RunConfig]) -> list[str]:
+    """A short readable name for each run: method, model, whatever differs among them, seed."""
+    flat = [_flatten(dataclasses.asdict(config)) for config in configs]
+    ignored = ("paths.", "cluster.", "train.", "scale.", "optimizer.learning_rates", "data_seed")
+    keys = dict.fromkeys(key for row in flat for key in row if not key.startswith(ignored))
+    varying = [
+        key
+        for key in keys
+        if key.startswith(("optimizer.", "schedule.", "data.", "precision.", "evaluation."))
+        and key not in _SHOWN
+        and len({repr(row[key]) for row in flat if key in row}) > 1
+    ]
+    return [_label(row, varying) for row in flat]
+
+
+def _label(row: Mapping[str, object], varying: Sequence[str]) -> str:
+    parts = [str(row["optimizer.name"]), str(row["model.name"])]
+    parts += [f"{key.rpartition('.')[2]}={row[key]}" for key in varying if key in row]
+    return " ".join([*parts, f"seed={row['seed']}"])
+
+
+def _flatten(content: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

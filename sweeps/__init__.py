@@ -1,0 +1,1 @@
+"""The questions, as code: one file an exhibit, each with one function `sweep() -> Sweep`."""
