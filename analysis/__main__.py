@@ -1,0 +1,112 @@
+"""The command `python -m analysis`: exhibits from recorded runs.
+
+It reads the record, refuses one with gaps, and writes each exhibit's files under
+`<reports>/<scale>/`. Whatever is wrong is one clear line and exit code 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+DEFAULT_SCALE = "nano"
+SHOWN_LINES = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    options = _parser().parse_intermixed_args(arguments)
+    # Imported late, so that --help and --list are quick.
+    from analysis.catalogue import ExhibitError, exhibit_names
+
+    if options.list:
+        _print_list(exhibit_names())
+        return 0
+    from analysis.frames import FrameError
+    from spam_lab.config.fields import ConfigError
+    from spam_lab.record.mlflow_store import TrackingError
+
+    names = [word for word in options.words if "=" not in word]
+    overrides = [word for word in options.words if "=" in word]
+    try:
+        if not names:
+            raise ExhibitError(f"name an exhibit: {', '.join(exhibit_names())}")
+        overrides = _with_scale(options.scale, overrides)
+        for name in names:
+            for path in _make(name, overrides, options):
+                print(path)
+    except (ExhibitError, FrameError, TrackingError, ConfigError, OSError) as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis", description="Make exhibits from recorded runs."
+    )
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="EXHIBIT | KEY=VALUE",
+        help="exhibits, and the sweep's overrides",
+    )
+    parser.add_argument("--list", action="store_true", help="print the exhibits there are")
+    parser.add_argument("--scale", help=f"nano | small | paper (default: {DEFAULT_SCALE})")
+    parser.add_argument("--runs", type=Path, help="where runs are kept (default: runs)")
+    parser.add_argument("--reports", type=Path, default=Path("reports"), help="where to write")
+    parser.add_argument(
+        "--allow-incomplete", action="store_true", help="show what there is, marking the gaps"
+    )
+    return parser
+
+
+def _one_line(error: Exception) -> str:
+    """An error's text in one line. A bad override is refused by every cell: the first will do."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines()]
+    more = len(lines) - SHOWN_LINES
+    return " ".join(lines[:SHOWN_LINES]) + (f" (and {more} more lines)" if more > 0 else "")
+
+
+def _print_list(names: Sequence[str]) -> None:
+    from spam_lab.orchestrate.expand import load_sweep
+
+    for name in names:
+        print(f"{name:12} {load_sweep(name).description}")
+
+
+def _with_scale(scale: str | None, overrides: list[str]) -> list[str]:
+    """The overrides with exactly one choice of scale, given either way."""
+    from analysis.catalogue import ExhibitError
+
+    given = [word for word in overrides if word.startswith("scale=")]
+    if given and scale is not None:
+        raise ExhibitError(f"give the scale once: --scale {scale} or {given[0]}")
+    return overrides if given else [f"scale={scale or DEFAULT_SCALE}", *overrides]
+
+
+def _make(name: str, overrides: list[str], options: argparse.Namespace) -> list[Path]:
+    from analysis.catalogue import load_build
+    from analysis.exhibit import write
+    from analysis.frames import require_complete, results
+    from spam_lab.orchestrate.expand import expand, load_sweep
+    from spam_lab.record.mlflow_store import tracking_uri
+
+    build = load_build(name)
+    requests = expand(load_sweep(name), overrides)
+    scale = requests[0].config.scale
+    runs = options.runs or Path(os.environ.get("SPAM_LAB_RUNS", requests[0].config.paths.runs))
+    launch = " ".join(["python launch.py", f"sweep={name}", *overrides])
+    frame = results(requests, scale.name, tracking_uri(runs), name)
+    require_complete(frame, options.allow_incomplete, launch)
+    made = " ".join(["python -m analysis", name, *overrides])
+    if options.allow_incomplete:
+        made += " --allow-incomplete"
+    return write(build(frame, requests, scale), options.reports / scale.name, [launch, made])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
