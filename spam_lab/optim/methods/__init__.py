@@ -1,0 +1,1 @@
+"""One file an optimizer: its hyperparameters and how it is built. `registry.methods` finds them."""

@@ -1,0 +1,102 @@
+"""Every optimizer by name: its typed hyperparameters and its builder.
+
+This module owns the registry. A method is one file in `spam_lab/optim/methods/`: a subclass of
+`OptimizerConfig` and a build function under `@method`. It promises that discovering all of them
+loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from spam_lab.config.fields import ConfigError, Problem
+from spam_lab.config.schema import OptimizerConfig
+
+if TYPE_CHECKING:
+    from torch.nn import Parameter
+    from torch.optim import Optimizer
+
+KINDS = ("embedding", "attention", "ffn", "norm", "head", "other")
+"""What a parameter can be: each kind that occurs becomes one parameter group, in this order."""
+
+Groups = list[dict[str, Any]]
+Build = Callable[[Groups, Any, int], "Optimizer"]
+_Build = TypeVar("_Build", bound=Build)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered optimizer.
+
+    Attributes:
+        name: as in `optimizer.name`.
+        config: the dataclass of its hyperparameters.
+        build: `(parameter groups, config, seed)` to the optimizer.
+    """
+
+    name: str
+    config: type[OptimizerConfig]
+    build: Build
+
+
+_METHODS: dict[str, Method] = {}
+
+
+def method(name: str, config: type[OptimizerConfig]) -> Callable[[_Build], _Build]:
+    """Register the decorated build function.
+
+    Raises:
+        ValueError: if another function has the name.
+    """
+
+    def register(build: _Build) -> _Build:
+        if name in _METHODS:
+            raise ValueError(f"two optimizers are named {name!r}")
+        _METHODS[name] = Method(name, config, build)
+        return build
+
+    return register
+
+
+def methods() -> dict[str, Method]:
+    """Every method, by name, in order of names."""
+    package = importlib.import_module("spam_lab.optim.methods")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    return dict(sorted(_METHODS.items()))
+
+
+def build_optimizer(
+    config: OptimizerConfig, named: list[tuple[str, str, Parameter]], seed: int
+) -> Optimizer:
+    """The optimizer that `config` describes.
+
+    Args:
+        config: hyperparameters, of the class that the method registered.
+        named: every parameter to train, as (name, kind, parameter).
+        seed: of whatever the method draws at random.
+
+    Raises:
+        ConfigError: for an unknown `optimizer.name`, with the nearest known ones.
+        ValueError: for an unknown kind.
+    """
+    known = methods()
+    if config.name not in known:
+        near = get_close_matches(config.name, known) or list(known)
+        raise ConfigError.of([Problem("optimizer.name", config.name, f"try {', '.join(near)}")])
+    return known[config.name].build(parameter_groups(named), config, seed)
+
+
+def parameter_groups(named: list[tuple[str, str, Parameter]]) -> Groups:
+    """One group for each kind that occurs, carrying it as "kind", with the parameters' names."""
+    by_kind: dict[str, list[tuple[str, Parameter]]] = {kind: [] for kind in KINDS}
+    for name, kind, parameter in named:
+        if kind not in by_kind:
+            raise ValueError(f"kind={kind!r} of {name} is not allowed: one of {', '.join(KINDS)}")
+        by_kind[kind].append((name, parameter))
+    return [{"params": members, "kind": kind} for kind, members in by_kind.items() if members]
