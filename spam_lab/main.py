@@ -1,7 +1,7 @@
 """The command line of `launch.py`: one run, an ad-hoc grid (`-m`) or a sweep, all on one path.
 
 Overrides become requests, requests a plan, the plan is printed, dispatched and recorded. Hydra
-composes; it does not schedule. What is Hydra's own (`--help`, `--cfg job`, `hydra/launcher=...`)
+composes; it does not schedule. What is Hydra's own (`--cfg job`, `--hydra-help`, `hydra/launcher=...`)
 is handed to it unchanged.
 """
 
@@ -17,6 +17,7 @@ from rich.console import Console
 from spam_lab.config.compose import compose_command, compose_run, expand_multirun, register
 from spam_lab.config.fields import ConfigError
 from spam_lab.config.schema import CommandConfig
+from spam_lab.help import print_help
 from spam_lab.orchestrate.cost import estimate
 from spam_lab.orchestrate.dispatch import dispatch, worker_count
 from spam_lab.orchestrate.display import Watch, print_plan, print_summary, totals
@@ -33,8 +34,11 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is 0 only where everything asked for has a result."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    console = Console(stderr=False)
+    console = Console()
     try:
+        if "--help" in arguments or "-h" in arguments:
+            print_help(console, [a for a in arguments if not a.startswith("-")])
+            return 0
         if _is_hydras(arguments):
             return _hydra(arguments)
         multirun = [a for a in arguments if a in ("-m", "--multirun")]

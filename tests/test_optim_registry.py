@@ -124,7 +124,7 @@ PAIRS: dict[type[OptimizerConfig], dict[str, tuple[Any, Any]]] = {
         "arithmetic": ("fused", "stepwise"),
     },
 }
-NOT_KNOBS = {"name", "learning_rates"}
+NOT_KNOBS = {"name", "learning_rates", "densities"}
 BASES: dict[type[OptimizerConfig], dict[str, Any]] = {
     AdamConfig: {"lr": 0.01},
     SpamConfig: {

@@ -151,7 +151,9 @@ def test_rewinding_a_torn_log_keeps_exactly_the_steps_before(
         path.write_bytes(whole + b'{"step": 1, "time_ms": 12, "values": {"a": 1.0}}'[:torn])
         rewind(path, step)
         kept = path.read_bytes().splitlines(keepends=True)
-    expected = [line for line in whole.splitlines(keepends=True) if json.loads(line)["step"] <= step]
+    expected = [
+        line for line in whole.splitlines(keepends=True) if json.loads(line)["step"] <= step
+    ]
     assert kept == expected
 
 

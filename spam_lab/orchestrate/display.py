@@ -31,10 +31,13 @@ ROWS = 60
 
 def print_plan(console: Console, plan: Plan, cost: Cost, workers: int) -> None:
     """The plan as a table with totals and expected cost."""
-    title = f"sweep {plan.name}: {plan.description}" if plan.name else "plan"
-    table = Table(title=title, title_justify="left", expand=False)
-    for name in ("run_id", "run", "cells", "state", "steps left", "action"):
-        table.add_column(name, justify="right" if name in ("cells", "steps left") else "left")
+    if plan.name:
+        console.print(f"sweep {plan.name}: {plan.description}", highlight=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, width in (("run_id", 16), ("run", 0), ("cells", 5), ("state", 9), ("steps", 6)):
+        right = name in ("cells", "steps")
+        table.add_column(name, justify="right" if right else "left", min_width=width or None)
+    table.add_column("action", min_width=6)
     for entry in plan.entries[:ROWS]:
         table.add_row(
             entry.run_id,
@@ -47,14 +50,15 @@ def print_plan(console: Console, plan: Plan, cost: Cost, workers: int) -> None:
     console.print(table)
     if len(plan.entries) > ROWS:
         console.print(f"... and {len(plan.entries) - ROWS} more")
-    console.print(totals(plan, cost, workers))
+    console.print(totals(plan, cost, workers), highlight=False, soft_wrap=True)
 
 
 def totals(plan: Plan, cost: Cost, workers: int) -> str:
     """One line: runs, shared runs, what is due, what it costs."""
     actions = Counter(entry.action for entry in plan.entries)
     asked = sum(entry.cells for entry in plan.entries)
-    parts = [f"{len(plan.entries)} runs"]
+    runs = len(plan.entries)
+    parts = ["1 run" if runs == 1 else f"{runs} runs"]
     if asked != len(plan.entries):
         parts.append(f"for {asked} requests ({asked - len(plan.entries)} shared)")
     parts.append(", ".join(f"{actions[a]} {_verb(a)}" for a in Action if actions[a]))

@@ -8,12 +8,13 @@ changes nothing on disk; `write` creates the run directories it needs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from spam_lab.config.identity import canonical, differences
+from spam_lab.config.labels import run_labels
 from spam_lab.config.schema import SCHEMA_VERSION, RunConfig
 from spam_lab.orchestrate.expand import Request
 from spam_lab.orchestrate.lease import is_live
@@ -100,7 +101,7 @@ def make_plan(
     by_id: dict[str, list[Request]] = {}
     for request in requests:
         by_id.setdefault(request.run_id, []).append(request)
-    labels = _labels([same[0].config for same in by_id.values()])
+    labels = run_labels([dataclasses.asdict(same[0].config) for same in by_id.values()])
     entries = [
         _entry(root, same, label) for same, label in zip(by_id.values(), labels, strict=True)
     ]
@@ -137,37 +138,3 @@ def _require_same(directory: RunDirectory, config: RunConfig) -> None:
             f"{directory.path} holds another config under the same run_id (was it edited?):\n"
             f"  {lines}\nmove it away to run this one"
         )
-
-
-_SHOWN = ("model.name", "optimizer.name", "seed")
-
-
-def _labels(configs: Iterable[RunConfig]) -> list[str]:
-    """A short readable name for each run: method, model, whatever differs among them, seed."""
-    flat = [_flatten(dataclasses.asdict(config)) for config in configs]
-    ignored = ("paths.", "cluster.", "train.", "scale.", "optimizer.learning_rates", "data_seed")
-    keys = dict.fromkeys(key for row in flat for key in row if not key.startswith(ignored))
-    varying = [
-        key
-        for key in keys
-        if key.startswith(("optimizer.", "schedule.", "data.", "precision.", "evaluation."))
-        and key not in _SHOWN
-        and len({repr(row[key]) for row in flat if key in row}) > 1
-    ]
-    return [_label(row, varying) for row in flat]
-
-
-def _label(row: Mapping[str, object], varying: Sequence[str]) -> str:
-    parts = [str(row["optimizer.name"]), str(row["model.name"])]
-    parts += [f"{key.rpartition('.')[2]}={row[key]}" for key in varying if key in row]
-    return " ".join([*parts, f"seed={row['seed']}"])
-
-
-def _flatten(content: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in content.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from spam_lab.config.fields import number
+from spam_lab.config.fields import number, text
 from spam_lab.config.schema import OptimizerConfig
 from spam_lab.optim.registry import Groups, method
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class AdamConfig(OptimizerConfig):
     """Adam (Kingma & Ba), or AdamW where there is weight decay."""
 
-    name: str = "adam"
+    name: str = text("adam", doc="registry name of the method")
     beta1: float = number(0.9, low=0, high=1, high_open=True, doc="decay of the first moment")
     beta2: float = number(0.999, low=0, high=1, high_open=True, doc="decay of the second moment")
     eps: float = number(1e-8, low=0, doc="added to the bias-corrected root of the second moment")

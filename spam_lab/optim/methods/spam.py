@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from spam_lab.config.fields import Problem, choice, flag, number
+from spam_lab.config.fields import Problem, choice, flag, mapping, number, text
 from spam_lab.config.schema import OptimizerConfig
 from spam_lab.optim.registry import Groups, method
 
@@ -25,7 +25,7 @@ SPARSE_KINDS = ("attention", "ffn")
 class SpamConfig(OptimizerConfig):
     """Spike-Aware Adam with Momentum Reset (Algorithm 1)."""
 
-    name: str = "spam"
+    name: str = text("spam", doc="registry name of the method")
     beta1: float = number(0.9, low=0, high=1, high_open=True, doc="decay of the first moment")
     beta2: float = number(0.999, low=0, high=1, high_open=True, doc="decay of the second moment")
     eps: float = number(1e-6, low=0, doc="added to the raw root of the second moment")
@@ -41,6 +41,7 @@ class SpamConfig(OptimizerConfig):
     density: float = number(
         1.0, low=0, low_open=True, high=1, doc="share of attention and FFN entries with moments"
     )
+    densities: dict[str, float] = mapping(doc="the density that matches GaLore's memory, by model")
     selection: str = choice(
         "random",
         ("random", "weight_magnitude", "gradient_magnitude"),

@@ -1,0 +1,203 @@
+"""What the record should say about a run and about a sweep: names, tags, params, times and status,
+computed from run directories alone.
+
+It promises to be pure (nothing is written, MLflow is not imported), so that what a sync would write
+can be read and tested without a store. Curves are `points`; writing is `tracking`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from spam_lab.files import dump_json
+from spam_lab.record.state import State
+from spam_lab.record.store import RunDirectory, Status, SweepManifest
+
+PREFIX = "spam_lab."
+"""Every tag of ours begins with this, but for those that MLflow's UI shows by its own names."""
+
+KIND, RUN_ID, SWEEP = f"{PREFIX}kind", f"{PREFIX}run_id", f"{PREFIX}sweep"
+ATTEMPTS = f"{PREFIX}attempts"
+NAME, NOTE = "mlflow.runName", "mlflow.note.content"
+PARENT, COMMIT = "mlflow.parentRunId", "mlflow.source.git.commit"
+
+_MLFLOW_STATUS = {
+    State.PLANNED: "RUNNING",
+    State.SUBMITTED: "RUNNING",
+    State.RUNNING: "RUNNING",
+    State.DONE: "FINISHED",
+    State.DIVERGED: "FINISHED",  # a divergence is a result
+    State.FAILED: "FAILED",
+    State.PREEMPTED: "KILLED",
+    State.TIMED_OUT: "KILLED",
+}
+_NAMED_KEYS = ("delta_t", "theta", "warmup_steps", "density", "selection", "spike_rule", "lr")
+_PARAMS_LEFT_OUT = ("paths", "cluster", "train", "sweep", "dry_run")
+_TEXT_LIMIT = 5000  # MLflow refuses tags of more than 8,000 bytes
+
+
+@dataclass(frozen=True)
+class RunSource:
+    """What one run directory says, read once."""
+
+    directory: RunDirectory
+    cell_id: str
+    config: dict[str, Any]
+    status: Status
+    provenance: list[dict[str, Any]]
+    created_ms: int
+
+    @classmethod
+    def read(cls, directory: RunDirectory) -> RunSource:
+        """Read a run directory, but for its metrics.
+
+        Raises:
+            StoreError, ValueError, LookupError: a file that cannot be understood.
+        """
+        content = directory.config_file()
+        source = cls(
+            directory=directory,
+            cell_id=content["cell_id"],
+            config=content["config"],
+            status=directory.status(),
+            provenance=directory.provenance(),
+            created_ms=(directory.path / "config.json").stat().st_mtime_ns // 1_000_000,
+        )
+        _ = source.scale, source.label  # refuse here what names need later
+        return source
+
+    @property
+    def run_id(self) -> str:
+        """The run's own id, not MLflow's."""
+        return self.directory.run_id
+
+    @property
+    def scale(self) -> str:
+        """Name of the scale, which picks the experiment."""
+        return str(self.config["scale"]["name"])
+
+    @property
+    def label(self) -> str:
+        """Method and model."""
+        return f"{self.config['optimizer']['name']} {self.config['model']['name']}"
+
+    @property
+    def mlflow_status(self) -> str:
+        """Status in MLflow's words; the exact state is a tag."""
+        return _MLFLOW_STATUS[self.status.state]
+
+    def tags(self, name: str, sweeps: Iterable[str], parent: str | None) -> dict[str, str]:
+        """Every tag of the run; `parent` is MLflow's id of its first sweep."""
+        status = self.status
+        tags = {
+            NAME: name,
+            KIND: "run",
+            RUN_ID: self.run_id,
+            f"{PREFIX}cell_id": self.cell_id,
+            f"{PREFIX}state": status.state.value,
+            ATTEMPTS: str(len(self.provenance)),  # so that it tells when that file has changed
+            **{f"{SWEEP}.{sweep}": "true" for sweep in sweeps},
+        }
+        last = self.provenance[-1] if self.provenance else {}
+        optional = {
+            PARENT: parent,
+            COMMIT: last.get("git_commit"),
+            f"{PREFIX}git_dirty": _text(last["git_dirty"]) if "git_dirty" in last else None,
+            f"{PREFIX}host": status.host,
+            f"{PREFIX}reason": status.reason[:_TEXT_LIMIT],
+        }
+        return tags | {key: str(value) for key, value in optional.items() if value}
+
+    def params(self) -> dict[str, str]:
+        """The config by dotted keys, without what does not change the run's numbers."""
+        kept = {key: value for key, value in self.config.items() if key not in _PARAMS_LEFT_OUT}
+        kept["scale"] = {"name": self.scale}
+        return dict(_flattened(kept))
+
+
+def run_names(
+    sources: Mapping[str, RunSource], manifests: Iterable[SweepManifest]
+) -> dict[str, str]:
+    """A readable name for each run: method, model, what varies in its first sweep, seed."""
+    varying: dict[str, list[str]] = {}
+    for manifest in manifests:
+        alike: dict[str, list[RunSource]] = defaultdict(list)
+        for run_id in manifest.run_ids:
+            if run_id in sources:
+                alike[sources[run_id].label].append(sources[run_id])
+        for group in alike.values():
+            keys = [
+                key
+                for key in _NAMED_KEYS
+                if len({_text(source.config["optimizer"].get(key)) for source in group}) > 1
+            ]
+            for source in group:
+                varying.setdefault(source.run_id, keys)
+    return {
+        run_id: " ".join(
+            [
+                source.label,
+                *(
+                    f"{key}={_short(source.config['optimizer'][key])}"
+                    for key in varying.get(run_id, [])
+                    if key in source.config["optimizer"]
+                ),
+                f"seed={source.config.get('seed', 0)}",
+            ]
+        )
+        for run_id, source in sources.items()
+    }
+
+
+def sweep_tags(
+    manifest: SweepManifest, sources: Mapping[str, RunSource]
+) -> tuple[dict[str, str], str]:
+    """The tags of a sweep's parent run, and its status: FINISHED once all its runs are results."""
+    states = [
+        sources[run_id].status.state if run_id in sources else State.PLANNED
+        for run_id in manifest.run_ids
+    ]
+    counts = Counter(states)
+    lines = [
+        manifest.description,
+        ", ".join([f"**{len(states)} runs**", *(f"{counts[s]} {s}" for s in State if counts[s])]),
+        f"Its runs, shared ones included: ``tags.`{SWEEP}.{manifest.name}` = 'true'``",
+    ]
+    if manifest.overrides:
+        lines.append(f"Overrides: `{' '.join(manifest.overrides)}`")
+    tags = {
+        NAME: manifest.name,
+        KIND: "sweep",
+        SWEEP: manifest.name,
+        NOTE: "\n\n".join(line for line in lines if line)[:_TEXT_LIMIT],
+    }
+    return tags, "FINISHED" if all(state.is_result for state in states) else "RUNNING"
+
+
+def entry_digest(tags: Mapping[str, str], updated_ms: int) -> str:
+    """A short digest that changes whenever a run must be recorded again."""
+    content = dump_json([sorted(tags.items()), updated_ms])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _flattened(content: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _text(value)
+
+
+def _text(value: Any) -> str:
+    """JSON's words for null and booleans, repr for floats, a string as it is."""
+    if isinstance(value, float):
+        return repr(value)
+    return value if isinstance(value, str) else dump_json(value)
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else _text(value)
