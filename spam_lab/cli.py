@@ -10,14 +10,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from spam_lab.commands import CommandError, sync, ui
+from spam_lab.commands import CommandError, status, sync, ui
 from spam_lab.record.mlflow_store import TrackingError
 from spam_lab.record.store import StoreError
 
-_VERBS = {"sync": sync, "ui": ui}
+_VERBS = {"status": status, "sync": sync, "ui": ui}
 _EPILOG = """
 runs are launched with python launch.py (see its --help); typically:
   python launch.py sweep=figure9     launch, and leave
+  spam-lab status                    see how far it is
   spam-lab sync                      record what there is
   spam-lab ui                        look at it
 """

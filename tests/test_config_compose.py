@@ -119,7 +119,7 @@ def test_nano_maps_intervals_in_one_place() -> None:
     run = compose_run(["model=llama_130m", "scale=nano"])
     assert (run.optimizer.delta_t, run.optimizer.warmup_steps) == (50, 15)
     assert run.optimizer.beta2 == 0.99
-    assert (run.schedule.steps, run.schedule.warmup_steps) == (400, 20)
+    assert (run.schedule.steps, run.schedule.warmup_steps) == (333, 17)
 
 
 def test_multirun_syntax_becomes_a_product() -> None:

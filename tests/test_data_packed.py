@@ -27,6 +27,7 @@ from spam_lab.data import (
     open_validation_data,
 )
 from spam_lab.data.cache import cached_tokens
+from spam_lab.data.order import spread
 from spam_lab.data.tokenizer import load_tokenizer
 
 
@@ -149,6 +150,25 @@ def test_validation_is_a_fixed_amount_of_text(cache: Path, layout: str) -> None:
     )
     expected = sum(len(ids) + 1 for ids in texts) // 64 if layout == "packed" else 13
     assert len(rows(many)) == expected
+
+
+def test_a_little_validation_is_spread_over_all_of_it(cache: Path) -> None:
+    """4096 tokens come from every tenth of the split, no two rows from one place."""
+    texts = load_tokenizer("bpe_1000").encode_batch(
+        [d.text for d in embedded.documents("validation")]
+    )
+    ids = np.array([i for text in texts for i in (*text, 0)])
+    windows = ids[: len(ids) // 64 * 64].reshape(-1, 64).tolist()
+    few = open_validation_data(config(), tokens=4096, vocab_size=1000, cache=cache)
+    taken = sorted(windows.index(row) for batch in few for row in batch.input_ids.tolist())
+    share = np.array(taken) / len(windows)
+    assert set((share * 10).astype(int)) == set(range(10))
+    assert max(np.diff(share)) < 0.04
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 13, 64, 2270])
+def test_spreading_is_a_permutation(count: int) -> None:
+    assert sorted(spread(count).tolist()) == list(range(count))
 
 
 def test_opening_again_is_fast(training: Callable[..., TrainingData]) -> None:

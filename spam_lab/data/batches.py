@@ -59,7 +59,9 @@ def open_training_data(
 def open_validation_data(
     config: DataConfig, *, tokens: int, vocab_size: int, cache: Path
 ) -> list[Batch]:
-    """The first rows of the validation text that predict at most `tokens` tokens, in its order.
+    """Rows of the validation text that predict at most `tokens` tokens, always the same.
+
+    Of the embedded text they are spread evenly over all its documents; a stream is read in order.
 
     Every batch has batch_size rows, but for the last.
 

@@ -30,6 +30,19 @@ def permutation(count: int, data_seed: int, *position: int) -> Indices:
     return random_state(data_seed, *position).permutation(count).astype(np.int64)
 
 
+def spread(count: int) -> Indices:
+    """0 .. count - 1 in bit-reversed order: the first few are spread evenly over the whole.
+
+    Validation takes as many rows as it may, and a few thousand tokens in a row would all be of one
+    document.
+    """
+    bits = max(1, (count - 1).bit_length())
+    numbers = np.arange(2**bits)
+    reversed_bits = sum(((numbers >> bit) & 1) << (bits - 1 - bit) for bit in range(bits))
+    order = np.asarray(reversed_bits, dtype=np.int64)
+    return order[order < count]
+
+
 class EpochOrder:
     """An endless sequence of the rows 0 .. rows - 1, each epoch in its own permutation."""
 

@@ -18,7 +18,7 @@ from spam_lab.config.schema import DataConfig
 from spam_lab.data import embedded
 from spam_lab.data.cache import TokenArray, cached_tokens
 from spam_lab.data.errors import DataError
-from spam_lab.data.order import EpochOrder, Indices
+from spam_lab.data.order import EpochOrder, Indices, spread
 from spam_lab.data.rows import Batch, DocumentRows, Row
 from spam_lab.data.state import describe, matching
 from spam_lab.data.tokenizer import Tokenizer
@@ -66,9 +66,9 @@ class EmbeddedTrainingData:
 
 
 def validation_rows(config: DataConfig, tokenizer: Tokenizer, cache: Path) -> Iterator[Row]:
-    """The rows of the validation split, in their order."""
+    """The rows of the validation split, in an order whose beginning is spread over all of it."""
     rows = _rows(config, tokenizer, "validation", cache)
-    return (rows.row(number) for number in range(len(rows)))
+    return (rows.row(int(number)) for number in spread(len(rows)))
 
 
 class _PackedTable:

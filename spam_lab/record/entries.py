@@ -8,11 +8,12 @@ can be read and tested without a store. Curves are `points`; writing is `trackin
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from spam_lab.config.labels import flatten, run_labels
 from spam_lab.files import dump_json
 from spam_lab.record.state import State
 from spam_lab.record.store import RunDirectory, Status, SweepManifest
@@ -35,7 +36,6 @@ _MLFLOW_STATUS = {
     State.PREEMPTED: "KILLED",
     State.TIMED_OUT: "KILLED",
 }
-_NAMED_KEYS = ("delta_t", "theta", "warmup_steps", "density", "selection", "spike_rule", "lr")
 _PARAMS_LEFT_OUT = ("paths", "cluster", "train", "sweep", "dry_run")
 _TEXT_LIMIT = 5000  # MLflow refuses tags of more than 8,000 bytes
 
@@ -116,41 +116,21 @@ class RunSource:
         """The config by dotted keys, without what does not change the run's numbers."""
         kept = {key: value for key, value in self.config.items() if key not in _PARAMS_LEFT_OUT}
         kept["scale"] = {"name": self.scale}
-        return dict(_flattened(kept))
+        return {key: _text(value) for key, value in flatten(kept).items()}
 
 
 def run_names(
     sources: Mapping[str, RunSource], manifests: Iterable[SweepManifest]
 ) -> dict[str, str]:
-    """A readable name for each run: method, model, what varies in its first sweep, seed."""
-    varying: dict[str, list[str]] = {}
-    for manifest in manifests:
-        alike: dict[str, list[RunSource]] = defaultdict(list)
-        for run_id in manifest.run_ids:
-            if run_id in sources:
-                alike[sources[run_id].label].append(sources[run_id])
-        for group in alike.values():
-            keys = [
-                key
-                for key in _NAMED_KEYS
-                if len({_text(source.config["optimizer"].get(key)) for source in group}) > 1
-            ]
-            for source in group:
-                varying.setdefault(source.run_id, keys)
-    return {
-        run_id: " ".join(
-            [
-                source.label,
-                *(
-                    f"{key}={_short(source.config['optimizer'][key])}"
-                    for key in varying.get(run_id, [])
-                    if key in source.config["optimizer"]
-                ),
-                f"seed={source.config.get('seed', 0)}",
-            ]
-        )
-        for run_id, source in sources.items()
-    }
+    """A readable name for each run: what is unusual about it in its first sweep."""
+    names: dict[str, str] = {}
+    alone = [[run_id] for run_id in sources]
+    for run_ids in [*(manifest.run_ids for manifest in manifests), *alone]:
+        present = [run_id for run_id in run_ids if run_id in sources]
+        labels = run_labels([sources[run_id].config for run_id in present])
+        for run_id, label in zip(present, labels, strict=True):
+            names.setdefault(run_id, label)
+    return names
 
 
 def sweep_tags(
@@ -184,20 +164,8 @@ def entry_digest(tags: Mapping[str, str], updated_ms: int) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _flattened(content: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _flattened(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", _text(value)
-
-
 def _text(value: Any) -> str:
     """JSON's words for null and booleans, repr for floats, a string as it is."""
     if isinstance(value, float):
         return repr(value)
     return value if isinstance(value, str) else dump_json(value)
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else _text(value)
