@@ -1,8 +1,8 @@
 """The command line of `launch.py`: one run, an ad-hoc grid (`-m`) or a sweep, all on one path.
 
 Overrides become requests, requests a plan, the plan is printed, dispatched and recorded. Hydra
-composes; it does not schedule. What is Hydra's own (`--cfg job`, `--hydra-help`, `hydra/launcher=...`)
-is handed to it unchanged.
+composes; it does not schedule. What is Hydra's own (`--cfg job`, `--hydra-help`,
+`hydra/launcher=...`) is handed to it unchanged.
 """
 
 from __future__ import annotations

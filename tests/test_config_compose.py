@@ -165,7 +165,7 @@ def test_every_sweep_composes_at_every_scale(name: str, scale: str) -> None:
 
 
 def test_a_sweep_refuses_an_override_of_its_own_axis() -> None:
-    with pytest.raises(ConfigError, match="sets optimizer.theta itself"):
+    with pytest.raises(ConfigError, match=r"sets optimizer\.theta itself"):
         expand(load_sweep("figure9"), ["optimizer.theta=3"])
 
 

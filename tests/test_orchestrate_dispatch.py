@@ -90,7 +90,7 @@ def test_ctrl_c_once_stops_at_a_checkpoint_and_goes_on(tiny: list[str]) -> None:
     assert sorted(states(root)) == [State.PREEMPTED, State.PREEMPTED, State.SUBMITTED]
     stopped = [d for d in run_directories(root) if d.status().state is State.PREEMPTED]
     assert all(d.status().checkpoint_step > 0 for d in stopped)
-    code, output = run_launch(["-m", *tiny, *LONG, "seed=0,1,2", "dry_run=true"])
+    _, output = run_launch(["-m", *tiny, *LONG, "seed=0,1,2", "dry_run=true"])
     assert "1 to run, 2 to resume" in output
 
 
@@ -109,7 +109,7 @@ def test_ctrl_c_twice_kills_and_loses_nothing(tiny: list[str]) -> None:
     assert process.returncode == 130, output
     assert worker_pids() == []
     assert states(root) == [State.RUNNING]
-    code, output = run_launch([*tiny, *LONG, "dry_run=true"])
+    _, output = run_launch([*tiny, *LONG, "dry_run=true"])
     assert "1 to resume" in output
 
 
