@@ -103,7 +103,7 @@ class Watch:
     _live: Live | None = None
     _started: float = field(default_factory=time.monotonic)
     _printed: float = 0.0
-    _done_before: float = -1.0
+    _first: int | None = None
 
     def __enter__(self) -> Watch:
         if self.console.is_terminal:
@@ -117,6 +117,7 @@ class Watch:
 
     def __call__(self, census: Census) -> None:
         """Show the progress as of `census`."""
+        self._start_clock(census)
         if self._live is not None:
             self._live.update(self._panel(census))
         elif time.monotonic() - self._printed >= PLAIN_SECONDS:
@@ -170,14 +171,17 @@ class Watch:
 
     def _time_left(self, census: Census) -> str:
         done, total = self._steps(census)
-        if self._done_before < 0 < done:
-            # Importing torch takes seconds: the clock starts with the first step.
-            self._started, self._done_before = time.monotonic(), done
         elapsed = time.monotonic() - self._started
-        trained = done - self._done_before
-        if self._done_before < 0 or trained <= 0 or elapsed < 1:
-            return "time left: starting"
-        return f"{duration(elapsed / trained * (total - done))} left"
+        if self._first is None or done <= self._first or elapsed < 1:
+            return "starting"
+        return f"{duration(elapsed / (done - self._first) * (total - done))} left"
+
+    def _start_clock(self, census: Census) -> None:
+        """Time counts from the first step seen: importing torch takes seconds."""
+        if self._first is None:
+            done, _ = self._steps(census)
+            if done:
+                self._started, self._first = time.monotonic(), done
 
 
 def print_summary(console: Console, plan: Plan, census: Census) -> None:
