@@ -18,7 +18,7 @@ from spam_lab.config.compose import compose_command, compose_run, expand_multiru
 from spam_lab.config.fields import ConfigError
 from spam_lab.config.schema import CommandConfig
 from spam_lab.help import print_help
-from spam_lab.orchestrate.cost import estimate
+from spam_lab.orchestrate.cost import estimate, estimate_from_history
 from spam_lab.orchestrate.dispatch import dispatch, worker_count
 from spam_lab.orchestrate.display import Watch, print_plan, print_summary, totals
 from spam_lab.orchestrate.expand import expand, load_sweep, request_of
@@ -59,10 +59,11 @@ def launch(overrides: Sequence[str], multirun: bool, console: Console) -> int:
     plan = _plan(command, overrides, rows)
     host = Host(command.train, command.cluster, command.paths)
     workers = 1 if command.cluster.name == "inline" else worker_count(host, len(plan.due))
-    cost = estimate(plan)
     if command.dry_run:
-        print_plan(console, plan, cost, workers)
+        print_plan(console, plan, estimate(plan), workers)
         return 0
+    # Whoever starts a plan sees its speed in a moment: a calibration would only delay the start.
+    cost = estimate_from_history(plan)
     console.print(totals(plan, cost, workers), highlight=False, soft_wrap=True)
     plan.write(overrides)
     with Watch(console, plan, workers) as watch:
@@ -102,7 +103,6 @@ def _print_next(console: Console, plan: Plan, command: CommandConfig) -> None:
                 ]
                 perplexity = lines[-1].values["validation/perplexity"]
                 console.print(f"{entry.label}: validation perplexity {perplexity:.2f}")
-    console.print("the record:    spam-lab ui", highlight=False)
 
 
 def _is_hydras(arguments: Sequence[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture
-def tiny(tmp_path: Path, cache: Path) -> list[str]:
+def tiny_run(runs: Path, cache: Path) -> list[str]:
     """Overrides of a run of 24 steps that has resets, spikes and sparse masks."""
     return [
         "optimizer=spam_sparse",
@@ -36,6 +36,31 @@ def tiny(tmp_path: Path, cache: Path) -> list[str]:
         "evaluation.tokens=512",
         "train.checkpoint_every=5",
         "train.log_every=3",
-        f"paths.runs={tmp_path / 'runs'}",
+        f"paths.runs={runs}",
         f"paths.cache={cache}",
     ]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, cache: Path) -> list[str]:
+    """The overrides of `tiny_run` in a folder of the test's own."""
+    return tiny_run(tmp_path / "runs", cache)
+
+
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A folder with one finished tiny run, made by the real command line."""
+    from tests.processes import run_launch
+
+    runs = tmp_path_factory.mktemp("trained") / "runs"
+    code, output = run_launch(tiny_run(runs, cache))
+    assert code == 0, output
+    return runs
+
+
+@pytest.fixture
+def trained(trained_once: Path, tmp_path: Path) -> Path:
+    """A copy of `trained_once` that a test may spoil; where `tiny` looks for it."""
+    runs = tmp_path / "runs"
+    shutil.copytree(trained_once, runs, ignore=shutil.ignore_patterns("mlflow.db", "mlartifacts"))
+    return runs

@@ -180,11 +180,10 @@ def test_inline_runs_in_this_process(tiny: list[str], interrupt: bool) -> None:
     assert state is (State.PREEMPTED if interrupt else State.DONE)
 
 
-def test_a_run_directory_of_another_schema_is_refused_before_anything(tiny: list[str]) -> None:
-    root = runs_of(tiny)
-    code, _ = run_launch(tiny)
-    assert code == 0
-    (directory,) = run_directories(root)
+def test_a_run_directory_of_another_schema_is_refused_before_anything(
+    tiny: list[str], trained: Path
+) -> None:
+    (directory,) = run_directories(trained)
     path = directory.path / "config.json"
     path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 0'))
     code, output = run_launch(tiny)
@@ -193,10 +192,8 @@ def test_a_run_directory_of_another_schema_is_refused_before_anything(tiny: list
     assert "Traceback" not in output
 
 
-def test_an_edited_config_is_refused_with_the_difference(tiny: list[str]) -> None:
-    root = runs_of(tiny)
-    assert run_launch(tiny)[0] == 0
-    (directory,) = run_directories(root)
+def test_an_edited_config_is_refused_with_the_difference(tiny: list[str], trained: Path) -> None:
+    (directory,) = run_directories(trained)
     path = directory.path / "config.json"
     path.write_text(path.read_text().replace('"theta": 50.0', '"theta": 51.0'))
     code, output = run_launch(tiny)

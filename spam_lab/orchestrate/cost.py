@@ -24,6 +24,8 @@ from spam_lab.record.store import run_directories
 H100_FLOPS = ((60e6, 33.6e12 / 0.3666), (float("inf"), 88.0e12 / 0.6397))
 """FLOP/s of one H100 by model size: the paper's Table 14, Adam, over the work of a step."""
 
+HISTORY = "earlier runs of the same shape"
+
 BUSY_TOKENS = 65_536
 """Tokens a step from which a GPU is busy, so that its FLOP/s say something."""
 
@@ -32,16 +34,17 @@ BUSY_TOKENS = 65_536
 class Cost:
     """Seconds of one worker for all that is due, where the figure comes from, and GPU-hours.
 
-    `h100_hours` is None where a step is too small to keep a GPU busy.
+    `seconds` is None where no run of some shape has been timed; `h100_hours` where a step is too
+    small to keep a GPU busy.
     """
 
-    seconds: float
+    seconds: float | None
     source: str
-    h100_hours: float | None
+    h100_hours: float | None = None
 
 
 def estimate(plan: Plan) -> Cost:
-    """The cost of everything that is due."""
+    """The cost of everything that is due; what was never timed here is calibrated."""
     known = _history(plan.root)
     seconds, sources, hours = 0.0, set(), 0.0
     busy = True
@@ -57,6 +60,14 @@ def estimate(plan: Plan) -> Cost:
         if busy:
             hours += entry.steps_left * _h100_seconds(entry.config) / 3600
     return Cost(seconds, " and ".join(sorted(sources)), hours if busy and plan.due else None)
+
+
+def estimate_from_history(plan: Plan) -> Cost:
+    """The cost as far as earlier runs tell it: nothing is timed, and torch is not imported."""
+    known = _history(plan.root)
+    shapes = [(entry, known.get(shape_of(entry.config))) for entry in plan.due]
+    timed = [entry.steps_left * found[0] for entry, found in shapes if found is not None]
+    return Cost(sum(timed) if len(timed) == len(shapes) else None, HISTORY)
 
 
 def shape_of(config: RunConfig) -> str:
@@ -89,7 +100,7 @@ def _history(root: Path) -> dict[str, tuple[float, str]]:
         if status.state is State.DONE and status.seconds_per_step:
             config = from_dict(directory.config_file()["config"])
             found[shape_of(config)].append(status.seconds_per_step)
-    return {k: (statistics.median(v), "earlier runs of the same shape") for k, v in found.items()}
+    return {k: (statistics.median(v), HISTORY) for k, v in found.items()}
 
 
 def _h100_seconds(config: RunConfig) -> float:

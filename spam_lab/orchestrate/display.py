@@ -63,7 +63,7 @@ def totals(plan: Plan, cost: Cost, workers: int) -> str:
         parts.append(f"for {asked} requests ({asked - len(plan.entries)} shared)")
     parts.append(", ".join(f"{actions[a]} {_verb(a)}" for a in Action if actions[a]))
     line = ": ".join([" ".join(parts[:-1]), parts[-1]])
-    if not plan.due:
+    if not plan.due or cost.seconds is None:
         return line
     wall = cost.seconds / max(1, workers)
     line += f". About {duration(wall)} on this computer, {workers} at a time (from {cost.source})"
