@@ -85,6 +85,7 @@ def test_ctrl_c_once_stops_at_a_checkpoint_and_goes_on(tiny: list[str]) -> None:
         os.killpg(process.pid, signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
+    assert "stopping at the next step, with a checkpoint; again to kill" in output
     assert "goes on from the last checkpoints" in output
     assert worker_pids() == []
     assert sorted(states(root)) == [State.PREEMPTED, State.PREEMPTED, State.SUBMITTED]

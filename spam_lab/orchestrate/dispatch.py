@@ -58,7 +58,10 @@ def dispatch(plan: Plan, host: Host, watch: Callable[[Census], None]) -> Census:
 
 def worker_count(host: Host, runs: int) -> int:
     """Workers to start: as asked, else what the cores allow; never more than there are runs."""
-    cores = len(os.sched_getaffinity(0))
+    # Not every system can say which cores a process may use.
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return min(host.cluster.workers or max(1, cores // host.cluster.threads), max(1, runs))
 
 
@@ -116,6 +119,8 @@ class _Workers:
             for number, handler in before.items():
                 signal.signal(number, handler)
             path.unlink(missing_ok=True)
+            if not self.deaths:
+                path.with_suffix(".log").unlink(missing_ok=True)
         if self.interrupts:
             raise KeyboardInterrupt
 
@@ -136,6 +141,8 @@ class _Workers:
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.interrupts += 1
+        if self.interrupts == 1:
+            print("stopping at the next step, with a checkpoint; again to kill", file=sys.stderr)
         for process in self.processes:
             process.send_signal(signal.SIGTERM if self.interrupts == 1 else signal.SIGKILL)
 

@@ -24,6 +24,8 @@ from spam_lab.files import read_json, write_json
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 120.0
+CLOCK_SECONDS = 60.0
+"""How far the clock may be set while a worker runs: times of start and boot move with it."""
 
 
 class LeaseLost(RuntimeError):
@@ -75,7 +77,7 @@ def is_live(path: Path) -> bool:
     holder = _holder(path)
     if not holder:
         return False
-    if holder.get("host") == socket.gethostname() and holder.get("boot") == _boot():
+    if holder.get("host") == socket.gethostname() and _near(holder.get("boot"), psutil.boot_time()):
         return _is_running(holder)
     try:
         return _file_system_now(path.parent) - path.stat().st_mtime < STALE_SECONDS
@@ -96,22 +98,21 @@ def _here() -> dict[str, Any]:
     process = psutil.Process()
     return {
         "host": socket.gethostname(),
-        "boot": _boot(),
+        "boot": psutil.boot_time(),  # tells restarts of one host name apart
         "pid": process.pid,
         "started": process.create_time(),
     }
 
 
-def _boot() -> int:
-    """When this machine started: tells containers and restarts of one host name apart."""
-    return int(psutil.boot_time())
+def _near(one: Any, other: float) -> bool:
+    return isinstance(one, int | float) and abs(one - other) < CLOCK_SECONDS
 
 
 def _is_running(holder: dict[str, Any]) -> bool:
     try:
         process = psutil.Process(int(holder["pid"]))
-        same = abs(process.create_time() - float(holder["started"])) < 1.0
-        return same and process.status() != psutil.STATUS_ZOMBIE
+        same = _near(holder.get("started"), process.create_time())
+        return same and bool(process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.NoSuchProcess, KeyError, ValueError):
         return False
 
