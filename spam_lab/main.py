@@ -27,6 +27,9 @@ from spam_lab.orchestrate.run import Host
 from spam_lab.record.state import State
 from spam_lab.record.store import StoreError
 
+SHOWN = 20
+"""Results of single runs that are printed at the end."""
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells use it."""
 
@@ -60,7 +63,9 @@ def launch(overrides: Sequence[str], multirun: bool, console: Console) -> int:
     host = Host(command.train, command.cluster, command.paths)
     workers = 1 if command.cluster.name == "inline" else worker_count(host, len(plan.due))
     if command.dry_run:
-        print_plan(console, plan, estimate(plan), workers)
+        with console.status("timing a few training steps of each shape that is new here"):
+            cost = estimate(plan)
+        print_plan(console, plan, cost, workers)
         return 0
     # Whoever starts a plan sees its speed in a moment: a calibration would only delay the start.
     cost = estimate_from_history(plan)
@@ -95,7 +100,7 @@ def _print_next(console: Console, plan: Plan, command: CommandConfig) -> None:
         scale = f" --scale {command.scale.name}" if command.scale.name != "nano" else ""
         console.print(f"the exhibit:   python -m analysis {plan.name}{scale}", highlight=False)
     else:
-        for entry in plan.entries[:3]:
+        for entry in plan.entries[:SHOWN]:
             status = plan.directory(entry).status()
             if status.state is State.DONE:
                 lines = [

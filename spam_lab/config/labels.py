@@ -1,7 +1,8 @@
 """Readable names for the runs of a sweep: method, model, what is unusual about each, and the seed.
 
 What is unusual is a value that differs from the most common one among the runs of the same method
-and model, so the setting that a sweep varies around has the shortest name.
+and model, so the setting that a sweep varies around has the shortest name. Where no value is the
+most common, as in a plain grid, every run is named by its own.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def _kin(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _usual(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The most common value of each key; of equally common ones the first."""
+    """The most common value of each key, as text; empty where several are equally common."""
     keys = dict.fromkeys(
         key
         for row in rows
@@ -56,7 +57,11 @@ def _usual(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if key.startswith(_NAMED) and not key.startswith(_UNNAMED)
     )
     counts = {key: Counter(repr(row.get(key)) for row in rows) for key in keys}
-    return {key: count.most_common(1)[0][0] for key, count in counts.items()}
+    usual = {}
+    for key, count in counts.items():
+        (value, often), *others = count.most_common(2)
+        usual[key] = "" if others and others[0][1] == often else value
+    return usual
 
 
 def _label(row: Mapping[str, Any], usual: Mapping[str, str]) -> str:

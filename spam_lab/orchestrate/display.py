@@ -126,7 +126,8 @@ class Watch:
 
     def _panel(self, census: Census) -> Group:
         done, total = self._steps(census)
-        bar = ProgressBar(total=max(total, 1), completed=done, width=40)
+        bar = Table.grid()  # a bar alone does not end its line
+        bar.add_row(ProgressBar(total=max(total, 1), completed=done, width=60))
         table = Table(box=None, padding=(0, 2), show_header=True)
         for name in ("running", "step", "loss", "tokens/s"):
             table.add_column(name, justify="left" if name == "running" else "right", no_wrap=True)
