@@ -75,10 +75,10 @@ class RunDirectory:
         return self.path / "lease.json"
 
     def create(self, cell_id: str, schema_version: int, config: dict[str, Any]) -> None:
-        """Write config.json where it is missing; refuse another config under the same run_id.
+        """Write config.json where it is missing; one that is there is never replaced.
 
         Raises:
-            StoreError: the directory holds another schema version or another config.
+            StoreError: the directory was written with another schema version.
         """
         content = {
             "schema_version": schema_version,
