@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from analysis.claims import Claim
 
-PAPER = "Huang et al., SPAM: Spike-Aware Adam with Momentum Reset for Stable LLM Training"
-
 TABLE10_SOURCE = "Table 10, Appendix I"
 TABLE10_THETA = (500, 1000, 2500, 5000, 10000)
 TABLE10: dict[str, dict[int | str, str]] = {

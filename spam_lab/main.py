@@ -18,7 +18,7 @@ from spam_lab.config.compose import compose_command, compose_run, expand_multiru
 from spam_lab.config.fields import ConfigError
 from spam_lab.config.schema import CommandConfig
 from spam_lab.help import print_help
-from spam_lab.orchestrate.cost import estimate, estimate_from_history
+from spam_lab.orchestrate.cost import estimate
 from spam_lab.orchestrate.dispatch import dispatch, worker_count
 from spam_lab.orchestrate.display import Watch, print_plan, print_summary, totals
 from spam_lab.orchestrate.expand import expand, load_sweep, request_of
@@ -64,14 +64,14 @@ def launch(overrides: Sequence[str], multirun: bool, console: Console) -> int:
     workers = 1 if command.cluster.name == "inline" else worker_count(host, len(plan.due))
     if command.dry_run:
         with console.status("timing a few training steps of each shape that is new here"):
-            cost = estimate(plan)
+            cost = estimate(plan, measure=True)
         print_plan(console, plan, cost, workers)
         return 0
     # Whoever starts a plan sees its speed in a moment: a calibration would only delay the start.
-    cost = estimate_from_history(plan)
+    cost = estimate(plan, measure=False)
     console.print(totals(plan, cost, workers), highlight=False, soft_wrap=True)
     plan.write(overrides)
-    with Watch(console, plan, workers) as watch:
+    with Watch(console, plan) as watch:
         census = dispatch(plan, host, watch)
     print_summary(console, plan, census)
     _record(Path(command.paths.runs))

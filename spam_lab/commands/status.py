@@ -14,7 +14,7 @@ from spam_lab.commands import CommandError, add_runs_argument, require_runs
 from spam_lab.config.labels import run_labels
 from spam_lab.orchestrate.census import Census
 from spam_lab.record.state import State
-from spam_lab.record.store import SweepManifest, run_directories, sweep_manifests
+from spam_lab.record.store import RunDirectory, SweepManifest, run_directories, sweep_manifests
 
 SUMMARY = "show what the runs are doing"
 DETAILS = """
@@ -59,10 +59,14 @@ def _show(console: Console, root: Path, manifest: SweepManifest) -> bool:
     counts, lost = census.counts(), census.lost()
     parts = [f"{counts[state]} {state}" for state in State if counts[state]]
     title = f"{manifest.name} {f'({manifest.scale})' if manifest.scale else ''}".strip()
-    console.print(f"{title}: {len(manifest.run_ids)} runs: {', '.join(parts)}")
-    there = {d.run_id: d.config_file()["config"] for d in run_directories(root)}
-    present = [run_id for run_id in manifest.run_ids if run_id in there]
-    labels = dict(zip(present, run_labels([there[i] for i in present]), strict=True))
+    runs = len(manifest.run_ids)
+    console.print(f"{title}: {runs} run{'' if runs == 1 else 's'}: {', '.join(parts)}")
+    if not (census.running() or census.ended_badly()):
+        return True
+    # A run that was never started has no directory yet.
+    present = [i for i in manifest.run_ids if (root / i / "config.json").exists()]
+    configs = [RunDirectory(root, run_id).config_file()["config"] for run_id in present]
+    labels = dict(zip(present, run_labels(configs), strict=True))
     for run_id, status in census.running():
         state = "lost" if run_id in lost else "running"
         loss = "" if status.loss is None else f", loss {status.loss:.3f}"

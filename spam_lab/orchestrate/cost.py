@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from spam_lab.config.compose import from_dict
 from spam_lab.config.identity import canonical
-from spam_lab.config.schema import RunConfig
+from spam_lab.config.schema import SCHEMA_VERSION, RunConfig
 from spam_lab.orchestrate.calibrate import calibrate, parameter_count
 from spam_lab.orchestrate.plan import Plan
 from spam_lab.record.state import State
@@ -43,44 +44,34 @@ class Cost:
     h100_hours: float | None = None
 
 
-def estimate(plan: Plan) -> Cost:
-    """The cost of everything that is due; what was never timed here is calibrated."""
-    known = _history(plan.root)
-    seconds, sources, hours = 0.0, set(), 0.0
-    busy = True
+def estimate(plan: Plan, *, measure: bool) -> Cost:
+    """The cost of everything that is due.
+
+    With `measure`, what was never timed here is calibrated and H100-hours are worked out. Without,
+    only earlier runs are read, and torch is not imported.
+    """
+    known = _history(plan.root) if plan.due else {}
+    seconds, sources = 0.0, set()
     for entry in plan.due:
-        shape = shape_of(entry.config)
+        shape = shape_of(dataclasses.asdict(entry.config))
         if shape not in known:
+            if not measure:
+                return Cost(None, "")
             known[shape] = (calibrate(entry.config), "a calibration")
         per_step, source = known[shape]
         seconds += entry.steps_left * per_step
         sources.add(source)
-        tokens = entry.config.data.batch_size * entry.config.data.sequence_length
-        busy = busy and tokens >= BUSY_TOKENS
-        if busy:
-            hours += entry.steps_left * _h100_seconds(entry.config) / 3600
-    return Cost(seconds, " and ".join(sorted(sources)), hours if busy and plan.due else None)
+    return Cost(seconds, " and ".join(sorted(sources)), _h100_hours(plan) if measure else None)
 
 
-def estimate_from_history(plan: Plan) -> Cost:
-    """The cost as far as earlier runs tell it: nothing is timed, and torch is not imported."""
-    known = _history(plan.root)
-    shapes = [(entry, known.get(shape_of(entry.config))) for entry in plan.due]
-    timed = [entry.steps_left * found[0] for entry, found in shapes if found is not None]
-    return Cost(sum(timed) if len(timed) == len(shapes) else None, HISTORY)
-
-
-def shape_of(config: RunConfig) -> str:
-    """All that decides the speed of a step, as text."""
-    content = dataclasses.asdict(config)
+def shape_of(content: Mapping[str, Any]) -> str:
+    """All that decides the speed of a step, as text; `content` is a config as nested mappings."""
     optimizer = {k: content["optimizer"].get(k) for k in ("name", "density", "spike_rule")}
     data = {k: content["data"][k] for k in ("batch_size", "sequence_length")}
     train = {k: content["train"][k] for k in ("device", "micro_batch_size")}
     threads = content["cluster"]["threads"]
-    model, precision = content["model"], content["precision"]
-    for labelled in (model, precision):
-        labelled.pop("name")
-    model.pop("paper_steps")
+    model = {k: v for k, v in content["model"].items() if k not in ("name", "paper_steps")}
+    precision = {k: v for k, v in content["precision"].items() if k != "name"}
     return canonical(
         {
             "model": model,
@@ -97,18 +88,33 @@ def _history(root: Path) -> dict[str, tuple[float, str]]:
     found: dict[str, list[float]] = defaultdict(list)
     for directory in run_directories(root):
         status = directory.status()
-        if status.state is State.DONE and status.seconds_per_step:
-            config = from_dict(directory.config_file()["config"])
-            found[shape_of(config)].append(status.seconds_per_step)
+        if status.state is not State.DONE or not status.seconds_per_step:
+            continue
+        content = directory.config_file()
+        if content["schema_version"] == SCHEMA_VERSION:
+            found[shape_of(content["config"])].append(status.seconds_per_step)
     return {k: (statistics.median(v), HISTORY) for k, v in found.items()}
+
+
+def _h100_hours(plan: Plan) -> float | None:
+    """Hours of one H100 for all that is due; None where a step would not keep it busy."""
+    configs = [entry.config for entry in plan.due]
+    if not configs or any(_tokens(config) < BUSY_TOKENS for config in configs):
+        return None
+    return sum(entry.steps_left * _h100_seconds(entry.config) / 3600 for entry in plan.due)
+
+
+def _tokens(config: RunConfig) -> int:
+    return config.data.batch_size * config.data.sequence_length
 
 
 def _h100_seconds(config: RunConfig) -> float:
     """Seconds a step on one H100, at the rate of the paper's Table 14."""
     parameters = parameter_count(config.model)
     embedding = config.model.vocab_size * config.model.hidden_size
-    tokens = config.data.batch_size * config.data.sequence_length
     attention = 6 * config.model.num_hidden_layers * config.model.hidden_size
-    work = tokens * (6 * (parameters - embedding) + attention * config.data.sequence_length)
+    work = _tokens(config) * (
+        6 * (parameters - embedding) + attention * config.data.sequence_length
+    )
     rate = next(flops for size, flops in H100_FLOPS if parameters <= size)
     return work / rate

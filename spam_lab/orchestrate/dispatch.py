@@ -175,8 +175,7 @@ class _Workers:
 
     def _work_is_left(self) -> bool:
         self.census.refresh()
-        ended = (State.DONE, State.DIVERGED, State.FAILED)
-        return any(self.census.statuses[i].state not in ended for i in self.order.run_ids)
+        return any(not self.census.statuses[i].state.has_ended for i in self.order.run_ids)
 
     def _last_words(self) -> str:
         logs = sorted((self.order.root / ".orders").glob("*.log"), key=lambda p: p.stat().st_mtime)

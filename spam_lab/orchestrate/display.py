@@ -99,7 +99,6 @@ class Watch:
 
     console: Console
     plan: Plan
-    workers: int
     _live: Live | None = None
     _started: float = field(default_factory=time.monotonic)
     _printed: float = 0.0
@@ -131,10 +130,9 @@ class Watch:
         table = Table(box=None, padding=(0, 2), show_header=True)
         for name in ("running", "step", "loss", "tokens/s"):
             table.add_column(name, justify="left" if name == "running" else "right", no_wrap=True)
-        labels = {entry.run_id: entry.label for entry in self.plan.entries}
         for run_id, status in census.running():
             table.add_row(
-                labels[run_id],
+                self.plan.labels[run_id],
                 f"{status.step}/{status.steps}",
                 _number(status.loss, ".3f"),
                 _number(status.tokens_per_second, ",.0f"),
@@ -143,7 +141,7 @@ class Watch:
 
     def _line(self, census: Census) -> str:
         counts = census.counts()
-        ended = sum(counts[s] for s in (State.DONE, State.DIVERGED, State.FAILED))
+        ended = sum(count for state, count in counts.items() if state.has_ended)
         running = census.running()
         left = len(census.run_ids) - ended - len(running)
         parts = [f"{ended} done, {len(running)} running, {left} left"]
@@ -164,8 +162,7 @@ class Watch:
         for entry in self.plan.due:
             steps = entry.config.schedule.steps
             status = census.statuses.get(entry.run_id, Status())
-            ended = status.state in (State.DONE, State.DIVERGED, State.FAILED)
-            reached = steps if ended else status.step
+            reached = steps if status.state.has_ended else status.step
             done += max(0, reached - entry.status.checkpoint_step)
             total += entry.steps_left
         return done, total
@@ -190,10 +187,9 @@ def print_summary(console: Console, plan: Plan, census: Census) -> None:
     counts = census.counts()
     shown = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
     console.print(f"{len(census.run_ids)} runs: {shown}", highlight=False)
-    labels = {entry.run_id: entry.label for entry in plan.entries}
     for run_id, status in census.ended_badly():
         console.print(
-            f"  {status.state}: {run_id} ({labels[run_id]}): {status.reason}",
+            f"  {status.state}: {run_id} ({plan.labels[run_id]}): {status.reason}",
             highlight=False,
             soft_wrap=True,
         )

@@ -1,4 +1,4 @@
-"""Sweeps as code: cells with labels and overrides, made from products, zips and explicit lists.
+"""Sweeps as code: cells with labels and overrides, in explicit lists or a panel at a time.
 
 A cell says which overrides it sets and, in its labels, where its result belongs in the exhibit
 (panel, value on the axis). Two cells may set the same overrides under different labels: they share
@@ -7,7 +7,6 @@ their runs. A file in `sweeps/` holds one function `sweep() -> Sweep`.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,16 +33,6 @@ class Sweep:
     description: str
     cells: tuple[Cell, ...]
     seeds: tuple[int, ...]
-
-
-def product(axes: Mapping[str, Sequence[Value]]) -> list[dict[str, Value]]:
-    """All combinations of the axes, the last one varying fastest."""
-    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-
-
-def zipped(axes: Mapping[str, Sequence[Value]]) -> list[dict[str, Value]]:
-    """The axes side by side. Raises ValueError where their lengths differ."""
-    return [dict(zip(axes, values, strict=True)) for values in zip(*axes.values(), strict=True)]
 
 
 def panel(

@@ -69,6 +69,11 @@ class Plan:
         """The entries that will be trained."""
         return [entry for entry in self.entries if entry.is_due]
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """The readable name of each run, by run_id."""
+        return {entry.run_id: entry.label for entry in self.entries}
+
     def directory(self, entry: Entry) -> RunDirectory:
         """The run directory of an entry."""
         return RunDirectory(self.root, entry.run_id)

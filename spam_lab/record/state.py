@@ -30,13 +30,18 @@ class State(StrEnum):
         """Whether the run has ended with a result and is never run again."""
         return self in (State.DONE, State.DIVERGED)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run has ended, with a result or in failure."""
+        return self.is_result or self is State.FAILED
 
-_ENDS = {State.DONE, State.DIVERGED, State.FAILED}
+
 MOVES: dict[State, frozenset[State]] = {
     State.PLANNED: frozenset({State.SUBMITTED}),
     State.SUBMITTED: frozenset({State.SUBMITTED, State.RUNNING, State.FAILED}),
     State.RUNNING: frozenset(
-        {State.RUNNING, State.PREEMPTED, State.TIMED_OUT, State.SUBMITTED, *_ENDS}
+        {State.RUNNING, State.PREEMPTED, State.TIMED_OUT, State.SUBMITTED}
+        | {state for state in State if state.has_ended}
     ),
     State.PREEMPTED: frozenset({State.SUBMITTED}),
     State.TIMED_OUT: frozenset({State.SUBMITTED}),

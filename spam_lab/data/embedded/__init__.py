@@ -17,7 +17,6 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 DOCUMENTS = FOLDER / "documents.jsonl.xz"
-SPLITS = ("train", "validation")
 
 # Chosen among the first dozen numbers for a validation split of 6 to 10 % of the text in which
 # every decade has another president.
