@@ -36,7 +36,7 @@ ALLOWED = {
 
 FORBIDDEN = {
     "train": {"hydra", "mlflow", "optuna", "omegaconf"},
-    "optim": {"hydra", "mlflow", "optuna", "transformers"},
+    "optim": {"hydra", "mlflow", "optuna"},
     "data": {"hydra", "mlflow", "optuna"},
     "models": {"hydra", "mlflow", "optuna"},
     "orchestrate": {"mlflow"},

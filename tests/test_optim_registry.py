@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from spam_lab.config.fields import ConfigError, problems
-from spam_lab.config.schema import OptimizerConfig
 from spam_lab.optim import SPAM
-from spam_lab.optim.clip import clip_gradients
 from spam_lab.optim.methods.adam import AdamConfig
 from spam_lab.optim.methods.spam import SpamConfig
 from spam_lab.optim.registry import build_optimizer, method, methods
+from tests import knobs
+from tests.tiny_network import train
 
 KINDS = ("norm", "head", "ffn", "embedding", "attention", "ffn")
 
@@ -27,21 +27,6 @@ def named() -> list[tuple[str, str, torch.nn.Parameter]]:
         (f"p{i}", kind, torch.nn.Parameter(torch.randn(4, 5, generator=generator)))
         for i, kind in enumerate(KINDS)
     ]
-
-
-def trained(config: OptimizerConfig, seed: int = 0) -> list[Any]:
-    """Weights after steps whose gradients spike, as the training loop takes them."""
-    members = named()
-    optimizer = build_optimizer(config, members, seed)
-    generator = torch.Generator().manual_seed(1)
-    for step in range(16):
-        for _, _, parameter in members:
-            grad = torch.randn(parameter.shape, generator=generator)
-            grad[0, 0] = 0.0 if step < 8 else 1.0  # silent until a grace is over
-            parameter.grad = grad * (100.0 if step % 5 == 4 else 1.0)
-        clip_gradients([p for _, _, p in members], config.clip_value, config.clip_norm)
-        optimizer.step()
-    return [parameter.tolist() for _, _, parameter in members]
 
 
 def test_discovery_loads_no_torch() -> None:
@@ -95,68 +80,33 @@ def test_adam_is_torchs_own(decay: float, expected: str) -> None:
     assert all(group["fused"] for group in optimizer.param_groups)
 
 
-# What to compare for each field: two configs that differ in it alone.
-COMMON = {
-    "lr": (0.01, 0.02),
-    "weight_decay": (0.0, 0.1),
-    "clip_value": (None, 0.01),
-    "clip_norm": (None, 0.1),
-    "beta1": (0.9, 0.8),
-    "beta2": (0.99, 0.9),
-    "eps": (1e-6, 1e-1),
-}
-PAIRS: dict[type[OptimizerConfig], dict[str, tuple[Any, Any]]] = {
-    AdamConfig: COMMON,
-    SpamConfig: {
-        **COMMON,
-        "delta_t": (6, 7),
-        "theta": (50.0, 20.0),
-        "warmup_steps": (2, 3),
-        "density": (0.5, 0.6),
-        "selection": ("random", "gradient_magnitude"),
-        "spike_rule": ("clip", "nullify"),
-        "grace_steps": (2, 5),
-        "clip_at_zero_moment": (False, True),
-        "bias_correction": ("running", "restarted"),
-        "unselected": ("freeze", "sgd"),
-        "reselected": ("reset", "keep"),
-        "state_dtype": (None, "bfloat16"),
-        "arithmetic": ("fused", "stepwise"),
-    },
-}
-NOT_KNOBS = {"name", "learning_rates", "densities"}
-BASES: dict[type[OptimizerConfig], dict[str, Any]] = {
-    AdamConfig: {"lr": 0.01},
-    SpamConfig: {
-        **{"lr": 0.01, "delta_t": 6, "theta": 50.0, "warmup_steps": 2, "density": 0.5},
-        **{"grace_steps": 2, "beta2": 0.99},
-    },
-}
+KNOBS = [
+    (name, field.name)
+    for name, method_ in methods().items()
+    for field in dataclasses.fields(method_.config)
+    if field.name not in knobs.NOT_KNOBS
+]
 
 
-@pytest.mark.parametrize(
-    ("config", "field"),
-    [
-        (config, field.name)
-        for config in PAIRS
-        for field in dataclasses.fields(config)
-        if field.name not in NOT_KNOBS
-    ],
-)
-def test_every_knob_reaches_the_update(config: type[OptimizerConfig], field: str) -> None:
-    """A field that moves no weight is a field that lies; a new one needs a pair above."""
-    base = BASES[config]
-    if field == "arithmetic":
-        base = {**base, "state_dtype": "bfloat16"}
-    first, second = (config(**{**base, field: value}) for value in PAIRS[config][field])
-    assert problems(first) == problems(second) == []
-    assert trained(first) != trained(second)
-    assert trained(first) == trained(first)
+@pytest.mark.parametrize(("name", "field"), KNOBS)
+def test_every_knob_reaches_the_update(name: str, field: str) -> None:
+    """A field that moves no weight is a field that lies; a new one needs a pair in tests/knobs."""
+    base, pairs = knobs.of(name)
+    first, second, *needs = pairs[field]
+    config = methods()[name].config
+    options = {**base, **(needs[0] if needs else {})}
+    one, other = (config(**{**options, field: value}) for value in (first, second))
+    for found in (one, other):
+        own_check = getattr(found, "cross_problems", list)
+        assert problems(found) == own_check() == []
+    weights = train(one)
+    assert weights != train(other)
+    assert weights == train(one), "training twice gives the same weights"
 
 
 def test_the_seed_reaches_the_masks() -> None:
-    config = SpamConfig(**BASES[SpamConfig])
-    assert trained(config, seed=0) != trained(config, seed=1)
+    config = SpamConfig(**knobs.of("spam")[0])
+    assert train(config, seed=0) != train(config, seed=1)
 
 
 @pytest.mark.parametrize(

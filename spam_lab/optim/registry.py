@@ -18,7 +18,7 @@ from spam_lab.config.fields import ConfigError, Problem
 from spam_lab.config.schema import OptimizerConfig
 
 if TYPE_CHECKING:
-    from torch.nn import Parameter
+    from torch.nn import Module, Parameter
     from torch.optim import Optimizer
 
 KINDS = ("embedding", "attention", "ffn", "norm", "head", "other")
@@ -26,6 +26,7 @@ KINDS = ("embedding", "attention", "ffn", "norm", "head", "other")
 
 Groups = list[dict[str, Any]]
 Build = Callable[[Groups, Any, int], "Optimizer"]
+Prepare = Callable[["Module", Any, int], None]
 _Build = TypeVar("_Build", bound=Build)
 
 
@@ -37,18 +38,28 @@ class Method:
         name: as in `optimizer.name`.
         config: the dataclass of its hyperparameters.
         build: `(parameter groups, config, seed)` to the optimizer.
+        source: where the method is defined, and whose implementation this is; in one line.
+        prepare: `(model, config, seed)` changes the model in place before its parameters are
+            collected; None for a method that trains the model as it is.
     """
 
     name: str
     config: type[OptimizerConfig]
     build: Build
+    source: str
+    prepare: Prepare | None = None
 
 
 _METHODS: dict[str, Method] = {}
 
 
-def method(name: str, config: type[OptimizerConfig]) -> Callable[[_Build], _Build]:
-    """Register the decorated build function.
+def method(
+    name: str,
+    config: type[OptimizerConfig],
+    source: str = "",
+    prepare: Prepare | None = None,
+) -> Callable[[_Build], _Build]:
+    """Register the decorated build function. See `Method` for the arguments.
 
     Raises:
         ValueError: if another function has the name.
@@ -57,7 +68,7 @@ def method(name: str, config: type[OptimizerConfig]) -> Callable[[_Build], _Buil
     def register(build: _Build) -> _Build:
         if name in _METHODS:
             raise ValueError(f"two optimizers are named {name!r}")
-        _METHODS[name] = Method(name, config, build)
+        _METHODS[name] = Method(name, config, build, source, prepare)
         return build
 
     return register
@@ -71,6 +82,35 @@ def methods() -> dict[str, Method]:
     return dict(sorted(_METHODS.items()))
 
 
+def find(config: OptimizerConfig) -> Method:
+    """The method that `config` names.
+
+    Raises:
+        ConfigError: for an unknown `optimizer.name`, with the nearest known ones.
+    """
+    known = methods()
+    if config.name not in known:
+        near = get_close_matches(config.name, known) or list(known)
+        raise ConfigError.of([Problem("optimizer.name", config.name, f"try {', '.join(near)}")])
+    return known[config.name]
+
+
+def prepare_model(config: OptimizerConfig, model: Module, seed: int) -> None:
+    """Change the model as its method asks (LoRA adds adapters), before `build_optimizer`.
+
+    Args:
+        config: hyperparameters, of the class that the method registered.
+        model: freshly built; changed in place.
+        seed: of whatever the method draws at random.
+
+    Raises:
+        ConfigError: for an unknown `optimizer.name`, with the nearest known ones.
+    """
+    prepare = find(config).prepare
+    if prepare is not None:
+        prepare(model, config, seed)
+
+
 def build_optimizer(
     config: OptimizerConfig, named: list[tuple[str, str, Parameter]], seed: int
 ) -> Optimizer:
@@ -81,15 +121,15 @@ def build_optimizer(
         named: every parameter to train, as (name, kind, parameter).
         seed: of whatever the method draws at random.
 
+    Returns:
+        An optimizer whose groups carry their "kind", and "lr_ratio" where a group's learning rate
+        is not the schedule's but a multiple of it.
+
     Raises:
         ConfigError: for an unknown `optimizer.name`, with the nearest known ones.
         ValueError: for an unknown kind.
     """
-    known = methods()
-    if config.name not in known:
-        near = get_close_matches(config.name, known) or list(known)
-        raise ConfigError.of([Problem("optimizer.name", config.name, f"try {', '.join(near)}")])
-    return known[config.name].build(parameter_groups(named), config, seed)
+    return find(config).build(parameter_groups(named), config, seed)
 
 
 def parameter_groups(named: list[tuple[str, str, Parameter]]) -> Groups:

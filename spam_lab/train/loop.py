@@ -27,7 +27,7 @@ from spam_lab.models.build import build_model
 from spam_lab.models.kinds import named_kinds
 from spam_lab.models.loss import token_losses
 from spam_lab.optim.clip import clip_gradients
-from spam_lab.optim.registry import build_optimizer
+from spam_lab.optim.registry import build_optimizer, prepare_model
 from spam_lab.train import checkpoint
 from spam_lab.train.evaluate import evaluate
 from spam_lab.train.journal import Journal, StepLog
@@ -96,6 +96,7 @@ class Training:
             dtype=getattr(torch, config.precision.weights),
             device=self.device,
         )
+        prepare_model(config.optimizer, self.model, config.seed)
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(config.optimizer, named_kinds(self.model), config.seed)
         self._log = StepLog()
@@ -147,7 +148,7 @@ class Training:
         clip_gradients(self._parameters, config.optimizer.clip_value, config.optimizer.clip_norm)
         lr = config.optimizer.lr * lr_factor(self.step + 1, config.schedule)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_ratio", 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1

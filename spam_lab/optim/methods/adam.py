@@ -26,7 +26,7 @@ class AdamConfig(OptimizerConfig):
     eps: float = number(1e-8, low=0, doc="added to the bias-corrected root of the second moment")
 
 
-@method("adam", AdamConfig)
+@method("adam", AdamConfig, source="Kingma and Ba 2015; torch.optim, fused")
 def build(groups: Groups, config: AdamConfig, seed: int) -> Optimizer:
     """torch's Adam, or AdamW where there is weight decay. Nothing is random: no seed."""
     import torch

@@ -97,7 +97,7 @@ class SpamConfig(OptimizerConfig):
         return found
 
 
-@method("spam", SpamConfig)
+@method("spam", SpamConfig, source="arXiv 2501.06842, Algorithm 1; this project's")
 def build(groups: Groups, config: SpamConfig, seed: int) -> Optimizer:
     """SPAM, sparse in the attention and feed-forward groups and dense elsewhere."""
     from spam_lab.optim.spam import SPAM
