@@ -41,10 +41,13 @@ def adam_direction(
         state["exp_avg_sq"] = torch.zeros_like(grad, memory_format=torch.preserve_format)
         state["step"] = 0
     state["step"] += 1
-    m, v = state["exp_avg"], state["exp_avg_sq"]
+    m: Tensor = state["exp_avg"]
+    v: Tensor = state["exp_avg_sq"]
     m.mul_(beta1).add_(grad, alpha=1 - beta1)
     v.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
     if not corrected:
         return m / v.sqrt().add_(eps)
-    first, second = 1 - beta1 ** state["step"], 1 - beta2 ** state["step"]
-    return (m / first).div_(v.sqrt().div_(math.sqrt(second)).add_(eps))
+    first: float = 1 - beta1 ** state["step"]
+    second: float = 1 - beta2 ** state["step"]
+    root = v.sqrt().div_(math.sqrt(second)).add_(eps)
+    return (m / first).div_(root)
