@@ -47,7 +47,7 @@ def results(
 
     With `sweep`, only runs recorded for that sweep are searched, which is much faster in a large
     record. Columns: the labels', seed, run_id, cell_id, state, loss, perplexity, diverged,
-    clipped_total, resets, mlflow_run_id.
+    clipped_total, resets, step_seconds, optimizer_seconds, mlflow_run_id.
 
     Raises:
         TrackingError: the record cannot be opened.
@@ -59,7 +59,7 @@ def results(
     ]
     # Objects, so that None (no clipping) stays None and 500 stays an integer beside it.
     frame = pd.DataFrame(rows, dtype=object)
-    numbers = ("loss", "perplexity", "clipped_total", "resets")
+    numbers = ("loss", "perplexity", "clipped_total", "resets", "step_seconds", "optimizer_seconds")
     return frame.astype({name: float for name in numbers} | {"diverged": bool, "seed": int})
 
 
@@ -168,5 +168,7 @@ def _row(request: Request, run: Run | None) -> dict[str, Any]:
         "diverged": state == "diverged",
         "clipped_total": metrics.get("spam/clipped_total", math.nan),
         "resets": metrics.get("spam/resets", math.nan),
+        "step_seconds": metrics.get("train/step_seconds", math.nan),
+        "optimizer_seconds": metrics.get("train/optimizer_seconds", math.nan),
         "mlflow_run_id": "" if run is None else run.info.run_id,
     }

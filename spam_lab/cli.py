@@ -10,11 +10,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from spam_lab.commands import CommandError, status, sync, ui
+from spam_lab.commands import CommandError, bench, doctor, status, sync, ui
 from spam_lab.record.mlflow_store import TrackingError
 from spam_lab.record.store import StoreError
 
-_VERBS = {"status": status, "sync": sync, "ui": ui}
+_VERBS = {"status": status, "sync": sync, "ui": ui, "doctor": doctor, "bench": bench}
 _EPILOG = """
 runs are launched with python launch.py (see its --help); typically:
   python launch.py sweep=figure9     launch, and leave

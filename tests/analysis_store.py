@@ -99,6 +99,8 @@ class Outcome:
     diverged: bool = False
     clipped: float = 1200.0
     resets: float = 4.0
+    step_seconds: float = 0.05
+    optimizer_seconds: float = 0.01
 
 
 Outcomes = Callable[[FakeRequest], Outcome | None]
@@ -185,6 +187,8 @@ def _content(
         "diverged": float(outcome.diverged),
         "spam/clipped_total": outcome.clipped,
         "spam/resets": outcome.resets,
+        "train/step_seconds": outcome.step_seconds,
+        "train/optimizer_seconds": outcome.optimizer_seconds,
     }
     if outcome.loss is not None:
         values["validation/loss"] = outcome.loss

@@ -217,6 +217,7 @@ def test_reads_what_the_laboratory_itself_records(tmp_path: Path) -> None:
         writer = MetricWriter(directory.metrics_path)
         writer.add(1, {"validation/loss": 4.0, "spam/clipped_total": 7, "spam/resets": 0})
         writer.add(2, {"validation/loss": loss, "spam/clipped_total": 9, "spam/resets": 1})
+        writer.add(2, {"train/step_seconds": 0.25, "train/optimizer_seconds": 0.05})
         writer.flush()
         directory.move(State.DIVERGED if request.seed == 1 else State.DONE, step=2)
     SweepManifest("demo", "nano", [request.run_id for request in requests]).write(tmp_path)
@@ -227,3 +228,4 @@ def test_reads_what_the_laboratory_itself_records(tmp_path: Path) -> None:
     assert frame["loss"][0] == 2.5
     assert frame["loss"][1:].isna().all()
     assert (frame["clipped_total"][0], frame["resets"][0]) == (9, 1)
+    assert (frame["step_seconds"][0], frame["optimizer_seconds"][0]) == (0.25, 0.05)

@@ -44,6 +44,12 @@ REFUSED = [
     ("data.source=hub", ["data.hub_name"]),
     ("precision.autocast=maybe", ["precision.autocast=maybe"]),
     ("optimizer.theta=1,2", ["add -m"]),
+    ("stabilizer=embed_lm", ["stabilizer=embed_lm", "none", "did you mean embed_ln"]),
+    ("stabilizer.embed_norm=batch", ["stabilizer.embed_norm=batch", "layer_norm", "rms_norm"]),
+    ("stabilizer.embed_detach=0", ["stabilizer.embed_detach=0", "> 0 and <= 1"]),
+    ("stabilizer.embed_detach=1.5", ["stabilizer.embed_detach=1.5", "> 0 and <= 1"]),
+    ("stabilizer.scaled_init=some", ["stabilizer.scaled_init=some", "residual", "all"]),
+    ("stabilizer.scaled_embed=maybe", ["stabilizer.scaled_embed=maybe", "type"]),
     ("=5", ["=5"]),
     ("sweep=figure99 ", ["sweep"]),
 ]

@@ -20,6 +20,12 @@ def test_one_number_is_one_run(text: str) -> None:
     assert run_id(compose_run([f"optimizer.theta={text}"])) == run_id(compose_run([]))
 
 
+def test_stabilizers_are_one_run_however_they_were_combined() -> None:
+    one = compose_run(["stabilizer=embed_ln", "stabilizer.embed_detach=0.1"])
+    other = compose_run(["stabilizer=embed_detach", "stabilizer.embed_norm=layer_norm"])
+    assert run_id(one) == run_id(other) != run_id(compose_run(["stabilizer=embed_ln"]))
+
+
 def _perturbed(config: RunConfig, key: str, value: object) -> RunConfig:
     """A copy with another value at `key`; the value need not make sense."""
     *parents, last = key.split(".")

@@ -25,6 +25,13 @@ def test_the_setting_that_a_sweep_varies_around_has_the_shortest_name() -> None:
     ]
 
 
+def test_a_stabilizer_shows_in_the_name_by_what_it_changes() -> None:
+    assert labels([], ["seed=1"], ["stabilizer=embed_ln"], ["stabilizer=scaled_init"])[2:] == [
+        "spam llama_60m embed_norm=layer_norm seed=0",
+        "spam llama_60m scaled_init=residual seed=0",
+    ]
+
+
 def test_in_a_plain_grid_every_run_is_named_by_its_value() -> None:
     assert labels(["optimizer.lr=0.001"], ["optimizer.lr=0.5"]) == [
         "spam llama_60m lr=0.001 seed=0",

@@ -165,10 +165,10 @@ def test_without_resets_and_spikes_spam_is_torch_adam(arithmetic: str) -> None:
 def test_long_tensors_are_stepped_in_pieces_alike(
     monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    """Cutting and joining tensors for the cache changes neither weights nor counts."""
+    """Cutting tensors for the cache changes neither weights nor counts."""
 
     def run(chunk: int) -> tuple[list[torch.Tensor], int]:
-        monkeypatch.setattr("spam_lab.optim.update._CHUNK", {"cpu": chunk, "cuda": chunk})
+        monkeypatch.setattr("spam_lab.optim.entries.STRETCH", {"cpu": chunk, "cuda": chunk})
         generator = torch.Generator().manual_seed(1)
         params = [
             torch.nn.Parameter(torch.randn(5 + i, 7, generator=generator)) for i in range(count)

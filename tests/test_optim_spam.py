@@ -293,7 +293,7 @@ def test_telemetry_labels_and_quiet_steps() -> None:
         ({"grace_steps": -1}, "grace_steps=-1 is not allowed"),
         ({"seed": 0.5}, "seed=0.5 is not allowed: an integer"),
         ({"clip_at_zero_moment": 1}, "clip_at_zero_moment=1 is not allowed: True or False"),
-        ({"selection": "best"}, "selection='best' is not allowed: one of random, weight_mag"),
+        ({"selection": "best"}, "selection='best' is not allowed: one of random, random_block"),
         ({"spike_rule": "cut"}, "spike_rule='cut' is not allowed: one of clip, nullify"),
         ({"bias_correction": "x"}, "bias_correction='x' is not allowed: one of running"),
         ({"unselected": "x"}, "unselected='x' is not allowed: one of freeze"),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from spam_lab.config.schema import SCHEMA_VERSION
 from spam_lab.record.state import State
 from spam_lab.record.store import RunDirectory, run_directories
 from tests.processes import launched, run_launch, steps_logged, wait_for, worker_pids
@@ -186,10 +187,12 @@ def test_a_run_directory_of_another_schema_is_refused_before_anything(
 ) -> None:
     (directory,) = run_directories(trained)
     path = directory.path / "config.json"
-    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 0'))
+    own = f'"schema_version": {SCHEMA_VERSION}'
+    assert own in path.read_text()
+    path.write_text(path.read_text().replace(own, '"schema_version": 0'))
     code, output = run_launch(tiny)
     assert code == 1
-    assert "schema 0, this program uses 1" in output
+    assert f"schema 0, this program uses {SCHEMA_VERSION}" in output
     assert "Traceback" not in output
 
 

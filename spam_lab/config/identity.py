@@ -33,6 +33,7 @@ EXCLUDED = (
     "data.files",  # a mirror of the same text
     "data.validation_files",
     "precision.name",
+    "stabilizer.name",
     "optimizer.learning_rates",  # tables from which a value was taken
     "optimizer.densities",
 )

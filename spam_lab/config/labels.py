@@ -11,13 +11,22 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_NAMED = ("optimizer.", "schedule.", "data.", "precision.", "evaluation.", "model.")
+_NAMED = (
+    "optimizer.",
+    "stabilizer.",
+    "schedule.",
+    "data.",
+    "precision.",
+    "evaluation.",
+    "model.",
+)
 """Only keys of these groups are worth a word."""
 
 _UNNAMED = (
     "optimizer.name",
     "optimizer.learning_rates.",
     "optimizer.densities.",
+    "stabilizer.name",
     "precision.name",
     "data.name",
 )

@@ -24,7 +24,7 @@ from spam_lab.config.fields import (
     text,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever the meaning of a stored config changes; part of every run_id."""
 
 
@@ -110,6 +110,40 @@ class OptimizerConfig:
 
 
 @dataclass
+class StabilizerConfig:
+    """What is done to the model against spikes (the paper's Table 2); each combines with all.
+
+    What the paper leaves open has its options here: the norm of Embed LN and the matrices of Scaled
+    Init. `spam_lab/models/stabilizers.py` has the formulas.
+    """
+
+    name: str = text("none", doc="label: none, embed_ln, embed_detach, scaled_embed, scaled_init")
+    embed_norm: str = choice(
+        "none",
+        ("none", "layer_norm", "rms_norm"),
+        doc="Embed LN: normalise the embedding's output; the paper does not say with which norm",
+    )
+    embed_detach: float | None = number(
+        None,
+        low=0,
+        high=1,
+        low_open=True,
+        doc="Embed Detach: multiply the embedding's gradient by this (Takase et al., GLM: 0.1); "
+        "null is off",
+    )
+    scaled_embed: bool = flag(
+        False, doc="Scaled Embed: multiply the embedding's output by sqrt(width)"
+    )
+    scaled_init: str = choice(
+        "none",
+        ("none", "residual", "all"),
+        doc="Scaled Init: draw every matrix from N(0, 2/(5 width)), and divide by "
+        "sqrt(2 layers) the outputs of attention and feed-forward (residual) or all (the "
+        "paper's formula to the letter; it does not say which)",
+    )
+
+
+@dataclass
 class ScheduleConfig:
     """Learning-rate schedule: linear warm-up, cosine to `final_ratio` of the peak."""
 
@@ -178,6 +212,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    stabilizer: StabilizerConfig = field(default_factory=StabilizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

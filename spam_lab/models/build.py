@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from spam_lab.config.fields import ConfigError, Problem
-from spam_lab.config.schema import ModelConfig
+from spam_lab.config.schema import ModelConfig, StabilizerConfig
+from spam_lab.models.stabilizers import stabilize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -42,8 +43,9 @@ def build_model(
     seed: int,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    stabilizer: StabilizerConfig | None = None,
 ) -> PreTrainedModel:
-    """A freshly initialised causal language model, in training mode.
+    """A freshly initialised causal language model, in training mode; `stabilizer` None is none.
 
     Weights are drawn on the CPU in float32, from `seed` alone, and then rounded to `dtype`, so they
     are the same in every precision and on every device. (Without AVX2, torch's normal numbers
@@ -51,12 +53,14 @@ def build_model(
     of rotary position embeddings are off by up to half a radian at position 256.
 
     Raises:
-        ConfigError: if the family is unknown, or does not have what `config` gives it.
+        ConfigError: if the family is unknown, or does not have what `config` gives it, or
+            `stabilizer` does not fit it.
     """
     built_config = _family_config(config, sequence_length)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = _from_config(built_config)
+        stabilize(model, stabilizer or StabilizerConfig(), config)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     nn.Module.to(model, device=device)  # transformers' own `to` has no usable type
@@ -64,8 +68,10 @@ def build_model(
     return model
 
 
-def parameter_count(config: ModelConfig, sequence_length: int = 256) -> int:
-    """Number of parameters, without allocating them.
+def parameter_count(
+    config: ModelConfig, sequence_length: int = 256, stabilizer: StabilizerConfig | None = None
+) -> int:
+    """Number of parameters, what `stabilizer` adds included, without allocating them.
 
     `sequence_length` matters only to a family that learns its positions.
 
@@ -74,6 +80,7 @@ def parameter_count(config: ModelConfig, sequence_length: int = 256) -> int:
     """
     with torch.device("meta"):
         model = _from_config(_family_config(config, sequence_length))
+        stabilize(model, stabilizer or StabilizerConfig(), config)
     return sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -1,28 +1,26 @@
 """The state of one parameter: its moments, its mask, its counters.
 
-This module owns how a parameter's state starts, restarts at a reset, and meets the flat
-arithmetic of `update`. It promises that a reset that a parameter missed, having no gradient then,
-happens before its next step, and that no state is kept for entries outside the mask.
+This module owns how a parameter's state starts and restarts at a reset. It promises that a reset
+that a parameter missed, having no gradient then, happens before its next step, and that no state is
+kept for entries outside the mask.
 
-State keys: `exp_avg` and `exp_avg_sq` are m and v, in the shape of the parameter, or of `selected`
-where there is one: the flat positions of the trained entries. `updates` counts steps since the
-start, `age` since the last reset, and `resets` the resets that the parameter has seen.
-`grad_mean` and `grad_var` belong to the Gaussian spike rule.
+State keys: `exp_avg` and `exp_avg_sq` are m and v, in the shape of the parameter, or flat and as
+long as the mask where there is one. The mask itself is a few integers or a tensor, under names that
+start with `mask_` (see `mask`). `updates` counts steps since the start, `age` since the last reset,
+and `resets` the resets that the parameter has seen. `grad_mean` and `grad_var` belong to the
+Gaussian spike rule.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from spam_lab.optim import selection
+from spam_lab.optim import mask, selection
+from spam_lab.optim.base import Group, State
+from spam_lab.optim.entries import Entries, flat
+from spam_lab.optim.mask import Mask
 from spam_lab.optim.options import DTYPES
-from spam_lab.optim.update import Entries
-
-State = dict[str, Any]
-Group = dict[str, Any]
 
 
 def renew(
@@ -30,7 +28,7 @@ def renew(
     param: Tensor,
     grad: Tensor,
     group: Group,
-    rule: selection.Selection,
+    rule: str | selection.Selection,
     index: int,
     resets: int,
 ) -> None:
@@ -47,16 +45,15 @@ def renew(
         index: the parameter's position in the optimizer.
         resets: resets so far, this one included.
     """
-    before = state.get("selected")
-    selected = None
+    before, after = mask.from_state(state), None
     if group["density"] < 1:
         density, seed = group["density"], group["seed"]
-        selected = selection.choose(rule, param, grad, density, seed, index, resets)
-    shape = param.shape if selected is None else selected.shape
+        after = selection.choose(rule, param, grad, density, seed, index, resets)
+    shape = param.shape if after is None else torch.Size([after.count])
     zeroed = ["exp_avg", "exp_avg_sq"]
     if state and group["reselected"] == "keep":
         for name in zeroed:
-            state[name] = _carried(state[name], before, selected, param)
+            state[name] = _carried(state[name], before, after, param)
         zeroed = []
     if group["spike_rule"] == "gaussian":
         zeroed += ["grad_mean", "grad_var"]
@@ -66,60 +63,33 @@ def renew(
             state[name].zero_()
         else:
             state[name] = torch.zeros(shape, dtype=dtype, device=param.device)
-    if selected is not None:
-        state["selected"] = selected
-    else:
-        state.pop("selected", None)
+    mask.to_state(after, state)
     state["updates"] = state.get("updates", 0)
     state["age"] = 0
     state["resets"] = resets
 
 
-def gather(state: State, param: Tensor, grad: Tensor, bias_correction: str) -> Entries:
-    """The entries that train, flat: views where the memory allows, copies elsewhere.
-
-    Counts the step that they are gathered for.
-    """
-    weights, grad = param.reshape(-1), grad.reshape(-1)
-    if "selected" in state:
-        weights = weights.index_select(0, state["selected"])
-        grad = grad.index_select(0, state["selected"])
-    age = state["age"]
-    state["updates"] += 1
-    state["age"] += 1
-    updates = {"running": state["updates"], "restarted": age + 1, "none": float("inf")}
+def entries(state: State, param: Tensor, grad: Tensor) -> Entries:
+    """The entries that train, flat. A parameter that is not contiguous is copied."""
     return Entries(
-        param=weights,
-        grad=grad,
+        param=flat(param),
+        grad=flat(grad),
         exp_avg=state["exp_avg"].view(-1),
         exp_avg_sq=state["exp_avg_sq"].view(-1),
-        updates=updates[bias_correction],
-        age=age,
+        mask=mask.from_state(state),
         grad_mean=state["grad_mean"].view(-1) if "grad_mean" in state else None,
         grad_var=state["grad_var"].view(-1) if "grad_var" in state else None,
     )
 
 
-def scatter(state: State, param: Tensor, weights: Tensor) -> None:
-    """Put gathered weights back where they were not a view of the parameter."""
-    if "selected" not in state:
-        write(param, weights)
-        return
-    whole = param.reshape(-1)
-    whole[state["selected"]] = weights
-    write(param, whole)
+def _carried(value: Tensor, before: Mask | None, after: Mask | None, param: Tensor) -> Tensor:
+    """A moment brought from one mask to another: kept where both select an entry, else zero.
 
-
-def write(param: Tensor, flat: Tensor) -> None:
-    """Copy `flat` into the parameter, unless it is the parameter's own memory."""
-    if flat.data_ptr() != param.data_ptr():
-        param.copy_(flat.view_as(param))
-
-
-def _carried(values: Tensor, before: Tensor | None, after: Tensor | None, param: Tensor) -> Tensor:
-    """Moments in the layout of the mask `after`: kept where `before` had them, zero elsewhere."""
-    whole = values.reshape(-1)
+    It goes through an array as long as the parameter: this is the one place that needs one, and
+    only at a reset.
+    """
+    whole = value.reshape(-1)
     if before is not None:
-        whole = values.new_zeros(param.numel())
-        whole[before] = values
-    return whole.view(param.shape) if after is None else whole.index_select(0, after)
+        whole = value.new_zeros(param.numel())
+        whole[mask.positions(before, param.device)] = value
+    return whole.view(param.shape) if after is None else whole[mask.positions(after, param.device)]

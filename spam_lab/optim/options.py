@@ -27,6 +27,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "unselected": ("freeze", "sgd", "sign"),
     "reselected": ("reset", "keep"),
     "arithmetic": ("fused", "stepwise"),
+    "rounding": ("nearest", "stochastic"),
 }
 
 SHARED = (
@@ -97,6 +98,12 @@ def check_shared(values: Mapping[str, Any]) -> None:
         "bias_correction",
         "restarted",
         "running or none wherever reselected='keep'",
+    )
+    _require(
+        not (values["rounding"] == "stochastic" and values["arithmetic"] == "stepwise"),
+        "rounding",
+        "stochastic",
+        "nearest wherever arithmetic='stepwise'",
     )
 
 

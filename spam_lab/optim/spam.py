@@ -3,32 +3,34 @@
 This module owns the optimizer's options, its state and the order of events in a step: reset, mask,
 spike rule, moments, weights. It promises that `state_dict` holds everything that decides the next
 step, in tensors and plain values and bit for bit, and that a step makes the host wait for the
-device only where a mask is drawn. The arithmetic is in `update`, the rules are in `spike`,
-`selection` and `reset`.
+device only where a mask is drawn. The arithmetic is in `arithmetic`, and in `eager` and `compiled`,
+which carry it out; the rules are in `spike`, `selection` and `reset`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from spam_lab.optim import moments, options, selection, update
+from spam_lab.optim import eager, moments, options
+from spam_lab.optim.base import Group, LabOptimizer, State
+from spam_lab.optim.compiled import Compiled
+from spam_lab.optim.entries import write_back
+from spam_lab.optim.factors import Factors
 from spam_lab.optim.reset import ResetClock
-from spam_lab.optim.selection import Selection
+from spam_lab.optim.selection import Selection, stream_seed
 from spam_lab.optim.telemetry import Telemetry
 
 
-class SPAM(Optimizer):
+class SPAM(LabOptimizer):
     """Adam whose moments restart every dT steps and whose spiked gradients are clipped.
 
     Paper: "SPAM: Spike-Aware Adam with Momentum Reset for Stable LLM Training", Algorithm 1; the
-    update itself is written out in `update.fused`. Where the paper and its public code differ, the
+    update itself is written out in `arithmetic`. Where the paper and its public code differ, the
     option says so; the defaults are the paper's, made trainable.
 
     Args:
@@ -48,7 +50,8 @@ class SPAM(Optimizer):
             learning-rate schedule, which the published script passes here by mistake.
         density: d, the share of entries that have moments and are trained in an interval. 1.0
             stores no mask.
-        selection: "random", "weight_magnitude", "gradient_magnitude", or a callable
+        selection: "random", "random_block" (64 entries that follow each other), "random_row",
+            "weight_magnitude", "gradient_magnitude" (see `selection.RULES`), or a callable
             `(param, grad, density, generator) -> bool mask`, called in groups of density below 1
             at a parameter's first step and at every reset. Its generator is on the CPU, and the
             same for the same seed, parameter and number of resets.
@@ -70,7 +73,8 @@ class SPAM(Optimizer):
         state_dtype: torch.float32 or torch.bfloat16, or their names; None is the gradient's.
         arithmetic: "fused" (rounds once, at the end of a step) or "stepwise" (every operation
             rounds to the dtype of the moments, as the reference code).
-        seed: of the random masks, which draw on no other random state.
+        rounding: "nearest", or "stochastic" for bfloat16 weights and moments.
+        seed: of the random masks and roundings, which draw on no other random state.
 
     A parameter without a gradient takes no step; a reset that it missed happens at its next one.
 
@@ -81,6 +85,7 @@ class SPAM(Optimizer):
 
     telemetry: Telemetry | None = None
     """What the last step did; None before the first."""
+    _compiled: Compiled | None = None
 
     def __init__(
         self,
@@ -103,6 +108,7 @@ class SPAM(Optimizer):
         reselected: str = "reset",
         state_dtype: torch.dtype | str | None = None,
         arithmetic: str = "fused",
+        rounding: str = "nearest",
         seed: int = 0,
     ) -> None:
         self._own_selection = selection if callable(selection) else None
@@ -119,6 +125,7 @@ class SPAM(Optimizer):
             "reselected": reselected,
             "state_dtype": options.dtype_name(state_dtype),
             "arithmetic": arithmetic,
+            "rounding": rounding,
             "seed": seed,
         }
         own = {
@@ -146,9 +153,6 @@ class SPAM(Optimizer):
                 raise options.refused(key, param_group[key], allowed)
         options.check_group({**self.defaults, **param_group})
         super().add_param_group(param_group)
-        for param in param_group["params"]:
-            if param.is_complex():
-                raise RuntimeError("SPAM does not support complex parameters")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from `state_dict`, hyperparameters included, as torch's optimizers do.
@@ -162,33 +166,34 @@ class SPAM(Optimizer):
         ):
             raise options.refused("selection", self.param_groups[0]["selection"], "a callable")
         super().load_state_dict(state_dict)
-        # torch has cast every tensor to the parameter's dtype: masks and moments have their own.
-        keys = chain.from_iterable(group["params"] for group in saved_groups)
-        for key, param in zip(keys, self._parameters(), strict=True):
-            for name, value in state_dict["state"].get(key, {}).items():
-                if isinstance(value, Tensor):
-                    self.state[param][name] = value.detach().to(param.device, copy=True)
+        if self._compiled is not None:
+            self._compiled.forget()
+
+    def compile(self, folder: Path, only_kept: bool = False) -> None:
+        """Step through compiled kernels from now on, wherever there is one for the options.
+
+        The numbers stay the same, to the bit on a CPU. A kernel is compiled when it is first
+        needed, 10 to 30 seconds, and kept. Left to the eager path are float64 weights, tensors
+        that are tiny or not contiguous, stored masks, stepwise arithmetic, the Gaussian rule, and
+        unselected entries that move.
+
+        Args:
+            folder: where kernels are kept for all runs. What is in it will be run.
+            only_kept: take kernels from the folder and compile none.
+        """
+        self._compiled = Compiled(folder, only_kept)
+
+    @property
+    def compile_seconds(self) -> dict[str, float]:
+        """What compiling took here, by kernel; empty where all were in the folder."""
+        return {} if self._compiled is None else dict(self._compiled.kernels.seconds)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle needs beyond torch's own."""
         return {**super().__getstate__(), "_own_selection": self._own_selection}
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every parameter that has a gradient.
-
-        Args:
-            closure: reevaluates the model and returns the loss; called with gradients enabled.
-
-        Returns:
-            What the closure returned, or None.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        if any(param.grad is not None and param.grad.is_sparse for param in self._parameters()):
-            raise RuntimeError("SPAM does not support sparse gradients")
+    def update_all(self) -> None:
+        """One step of every parameter that has a gradient: reset if it is due, then update."""
         for group in self.param_groups:
             group["calls"] += 1
         call, clock = self.param_groups[0]["calls"], self._clock()
@@ -196,45 +201,83 @@ class SPAM(Optimizer):
         counts: dict[str, list[Tensor]] = {}
         examined = first_index = 0
         for group in self.param_groups:
-            factors = _factors(group, scale, clips)
-            found, entries = self._step_group(group, first_index, resets, factors)
+            found, entries = self._step_group(group, first_index, resets, scale, clips)
             counts.setdefault(group.get("kind", "other"), []).extend(found)
-            examined += entries if clips and factors.spike_rule != "none" else 0
+            examined += entries if clips and group["spike_rule"] != "none" else 0
             first_index += len(group["params"])
-        device = next(self._parameters()).device
+        device = next(self.parameters()).device
         clipped = [_total(found, device) for found in counts.values()]
         self.telemetry = Telemetry(tuple(counts), torch.stack(clipped), examined, scale, resets)
-        return loss
 
     def _step_group(
-        self, group: dict[str, Any], first_index: int, resets: int, factors: update.Factors
+        self, group: Group, first_index: int, resets: int, scale: float, clips: bool
     ) -> tuple[list[Tensor], int]:
         """Step one group's parameters; the spike rule's counts, and how many entries trained."""
-        rule = self._own_selection or selection.RULES[group["selection"]]
-        trained = []
+        counts, examined = [], 0
+        shared: dict[tuple[int, int], Factors] = {}
         for index, param in enumerate(group["params"], start=first_index):
-            grad = param.grad
-            if grad is None or param.numel() == 0:
+            if param.grad is None or param.numel() == 0:
                 continue
             state = self.state[param]
             if state.get("resets") != resets:
-                moments.renew(state, param, grad, group, rule, index, resets)
-            entries = moments.gather(state, param, grad, group["bias_correction"])
-            if group["unselected"] != "freeze" and "selected" in state:
-                # All entries move, then the selected ones are written over from their copy.
-                whole = param.reshape(-1)
-                update.step_without_moments(whole, grad.reshape(-1), group["unselected"], factors)
-                moments.write(param, whole)
-            trained.append((param, state, entries))
-        every = [entries for _, _, entries in trained]
-        counts = update.ARITHMETIC[group["arithmetic"]](every, factors)
-        for param, state, entries in trained:
-            moments.scatter(state, param, entries.param)
-        return counts, sum(entries.size for entries in every)
+                rule = self._own_selection or group["selection"]
+                moments.renew(state, param, param.grad, group, rule, index, resets)
+                if self._compiled is not None:
+                    self._compiled.forget(param)
+            state["updates"] += 1
+            ages = (state["updates"], state["age"])
+            if ages not in shared:
+                shared[ages] = self._factors(group, scale, clips, *ages)
+            counts += self._step_one(param, state, group, index, shared[ages])
+            examined += state["exp_avg"].numel()
+            state["age"] += 1
+        return counts, examined
 
-    def _parameters(self) -> Iterator[Tensor]:
-        """Every parameter, in the order of `state_dict`."""
-        return chain.from_iterable(group["params"] for group in self.param_groups)
+    def _step_one(
+        self, param: Tensor, state: State, group: Group, index: int, factors: Factors
+    ) -> list[Tensor]:
+        """Update one parameter, compiled if possible; the counts of the spike rule."""
+        noise = None
+        if group["rounding"] == "stochastic":
+            seed = stream_seed(group["seed"], index, state["updates"], "rounding")
+            noise = (seed & 0x7FFFFFFF, seed >> 32)
+        if self._compiled is not None:
+            count = self._compiled.step(param, state, group, factors, noise)
+            if count is not None:
+                return [count]
+        assert param.grad is not None
+        entries = moments.entries(state, param, param.grad)
+        if group["arithmetic"] == "stepwise":
+            counts = eager.stepwise(entries, factors)
+        else:
+            counts = eager.fused(entries, factors, noise)
+        write_back(param, entries.param)
+        return counts
+
+    def _factors(self, group: Group, scale: float, clips: bool, updates: int, age: int) -> Factors:
+        """What the entries of a tensor share in this step."""
+        beta1, beta2 = group["betas"]
+        exponents = {"running": updates, "restarted": age + 1, "none": float("inf")}
+        return Factors(
+            lr=group["lr"],
+            warmup_scale=scale,
+            beta1=beta1,
+            beta2=beta2,
+            eps=self._eps(group, updates),
+            weight_decay=group["weight_decay"],
+            spike_rule=group["spike_rule"],
+            clips=clips,
+            theta=group["theta"],
+            clip_at_zero_moment=group["clip_at_zero_moment"],
+            unselected=group["unselected"],
+            updates=exponents[group["bias_correction"]],
+            age=age,
+        )
+
+    def _eps(self, group: Group, updates: int) -> float:
+        """What is added to the raw sqrt(v)."""
+        eps: float = group["eps"]
+        return eps
 
     def _clock(self) -> ResetClock:
         """The reset schedule, which all groups share."""
@@ -242,25 +285,8 @@ class SPAM(Optimizer):
         return ResetClock(first["delta_t"], first["warmup_steps"], first["grace_steps"])
 
 
-def _factors(group: dict[str, Any], scale: float, clips: bool) -> update.Factors:
-    """What the entries of a group share in this step."""
-    beta1, beta2 = group["betas"]
-    return update.Factors(
-        lr=group["lr"],
-        warmup_scale=scale,
-        beta1=beta1,
-        beta2=beta2,
-        eps=group["eps"],
-        weight_decay=group["weight_decay"],
-        spike_rule=group["spike_rule"],
-        clips=clips,
-        theta=group["theta"],
-        clip_at_zero_moment=group["clip_at_zero_moment"],
-    )
-
-
 def _total(counts: list[Tensor], device: torch.device) -> Tensor:
-    """The sum of counts, as int64 on one device."""
+    """The sum of int32 counts, as int64 on one device."""
     if not counts:
         return torch.zeros((), dtype=torch.int64, device=device)
-    return torch.stack([count.to(device, torch.int64) for count in counts]).sum()
+    return torch.stack([c if c.device == device else c.to(device) for c in counts]).sum()

@@ -32,6 +32,7 @@ from spam_lab.train import checkpoint
 from spam_lab.train.evaluate import evaluate
 from spam_lab.train.journal import Journal, StepLog
 from spam_lab.train.schedule import lr_factor
+from spam_lab.train.timing import Stopwatch
 
 LOG = logging.getLogger(__name__)
 
@@ -95,11 +96,13 @@ class Training:
             seed=config.seed,
             dtype=getattr(torch, config.precision.weights),
             device=self.device,
+            stabilizer=config.stabilizer,
         )
         prepare_model(config.optimizer, self.model, config.seed)
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(config.optimizer, named_kinds(self.model), config.seed)
         self._log = StepLog()
+        self._stopwatch = Stopwatch(self.device)
         self.step = 0
         self._checkpoint_step = 0
         self._clock = (0, time.perf_counter())
@@ -112,7 +115,8 @@ class Training:
         self._clock = (self.step, time.perf_counter())
         try:
             while self.step < steps:
-                self._update()
+                with self._stopwatch.measure("train/step_seconds"):
+                    self._update()
                 due = self.step % evaluation == 0 or self.step == steps
                 saving = self.step % save_every == 0 or self.step == steps
                 stopping = self._should_stop()
@@ -149,7 +153,8 @@ class Training:
         lr = config.optimizer.lr * lr_factor(self.step + 1, config.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_ratio", 1.0)
-        self.optimizer.step()
+        with self._stopwatch.measure("train/optimizer_seconds"):
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         telemetry = getattr(self.optimizer, "telemetry", None)
@@ -164,8 +169,9 @@ class Training:
             seconds = (now - then) / (self.step - before)
             batch = self._config.data.batch_size * self._config.data.sequence_length
             speed = batch / seconds
+            clocked = {"train/tokens_per_second": speed, **self._stopwatch.means()}
             if not diverged:
-                self._journal.add(self.step, {"train/tokens_per_second": speed})
+                self._journal.add(self.step, clocked)
             self._journal.flush()
             self._clock = (self.step, now)
             self._tell(
