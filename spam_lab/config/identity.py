@@ -36,6 +36,7 @@ EXCLUDED = (
     "stabilizer.name",
     "optimizer.learning_rates",  # tables from which a value was taken
     "optimizer.densities",
+    "optimizer.ranks",
 )
 """Keys that do not determine a run's numbers."""
 

@@ -26,6 +26,7 @@ _UNNAMED = (
     "optimizer.name",
     "optimizer.learning_rates.",
     "optimizer.densities.",
+    "optimizer.ranks.",
     "stabilizer.name",
     "precision.name",
     "data.name",

@@ -179,6 +179,11 @@ class TrainConfig:
     micro_batch_size: int | None = number(
         None, low=1, unit="sequences", doc="sequences a forward pass; null takes the whole batch"
     )
+    compile: str = choice(
+        "auto",
+        ("auto", "always", "never"),
+        doc="compiled optimizer steps, for the same numbers; auto: where it saves time (SPAM only)",
+    )
     log_every: int = number(10, low=1, unit="steps", doc="steps between writes of metrics")
     checkpoint_every: int = number(100, low=1, unit="steps", doc="steps between checkpoints")
     checkpoints_kept: int = number(2, low=1, doc="checkpoints kept; older ones are removed")
@@ -254,6 +259,9 @@ def _cross_problems(config: RunConfig) -> list[Problem]:
     micro = config.train.micro_batch_size
     if micro is not None and data.batch_size % micro:
         allowed = f"a divisor of data.batch_size={data.batch_size}"
+        found.append(Problem("train.micro_batch_size", micro, allowed))
+    if micro is not None and getattr(config.optimizer, "dropout", 0.0) > 0:
+        allowed = "null wherever optimizer.dropout > 0: what is dropped depends on the micro-batch"
         found.append(Problem("train.micro_batch_size", micro, allowed))
     if schedule.warmup_steps > schedule.steps:
         allowed = f"at most schedule.steps={schedule.steps}"

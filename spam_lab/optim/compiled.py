@@ -150,12 +150,12 @@ class Compiled:
 
     Args:
         folder: where kernels are kept.
-        only_kept: whether a kernel that is not there is left uncompiled.
+        when: always | possible | kept (see `SPAM.compile`).
     """
 
-    def __init__(self, folder: Path, only_kept: bool) -> None:
+    def __init__(self, folder: Path, when: str) -> None:
         self.kernels = Kernels(folder)
-        self._only_kept = only_kept
+        self._when = when
         self._plans: dict[Tensor, _Plan] = {}
         self._numbers: tuple[Factors, Tensor] | None = None
 
@@ -228,11 +228,22 @@ class Compiled:
             and moments[0].numel() >= SMALLEST
         ):
             kind = Kind(form, layout, dtypes, param.device.type)
-            if not self._only_kept or self.kernels.has(kind):
-                run = self.kernels[kind]
+            if self._when != "kept" or self.kernels.has(kind):
+                run = self._kernel(kind)
         views = (param.detach().view(-1), moments[0].view(-1), moments[1].view(-1))
         noise = torch.zeros(2, dtype=torch.int64, device=param.device)
         return _Plan(run, options, units, unit, noise, integers, moments, views)
+
+    def _kernel(self, kind: Kind) -> Run | None:
+        try:
+            return self.kernels[kind]
+        except Exception as error:  # whatever a compiler or a damaged file may say
+            if self._when == "always":
+                raise
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            LOG.warning("no compiled optimizer step, going on without: %s", reason)
+            self._when = "kept"
+            return None
 
 
 class _Step(nn.Module):

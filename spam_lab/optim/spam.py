@@ -169,7 +169,7 @@ class SPAM(LabOptimizer):
         if self._compiled is not None:
             self._compiled.forget()
 
-    def compile(self, folder: Path, only_kept: bool = False) -> None:
+    def compile(self, folder: Path, when: str = "always") -> None:
         """Step through compiled kernels from now on, wherever there is one for the options.
 
         The numbers stay the same, to the bit on a CPU. A kernel is compiled when it is first
@@ -179,9 +179,11 @@ class SPAM(LabOptimizer):
 
         Args:
             folder: where kernels are kept for all runs. What is in it will be run.
-            only_kept: take kernels from the folder and compile none.
+            when: "always" compiles what is not there, and raises what the compiler says;
+                "possible" compiles, and stays eager with a warning where that fails; "kept" takes
+                kernels from the folder and compiles none.
         """
-        self._compiled = Compiled(folder, only_kept)
+        self._compiled = Compiled(folder, when)
 
     @property
     def compile_seconds(self) -> dict[str, float]:

@@ -57,7 +57,7 @@ def _timed_step(config: RunConfig, rows: int) -> float:
     from spam_lab.models.build import build_model
     from spam_lab.models.kinds import named_kinds
     from spam_lab.models.loss import token_losses
-    from spam_lab.optim.registry import build_optimizer
+    from spam_lab.optim.registry import build_optimizer, prepare_model
     from spam_lab.train.loop import choose_device
 
     threads = torch.get_num_threads()
@@ -71,7 +71,9 @@ def _timed_step(config: RunConfig, rows: int) -> float:
             seed=0,
             dtype=getattr(torch, config.precision.weights),
             device=device,
+            stabilizer=config.stabilizer,
         )
+        prepare_model(config.optimizer, model, 0)
         optimizer = build_optimizer(config.optimizer, named_kinds(model), 0)
         tokens = torch.randint(config.model.vocab_size, (rows, length), device=device)
         times = []

@@ -64,11 +64,19 @@ def estimate(plan: Plan, *, measure: bool) -> Cost:
     return Cost(seconds, " and ".join(sorted(sources)), _h100_hours(plan) if measure else None)
 
 
+_OPTIMIZER_SPEED = (
+    *("name", "density", "selection", "spike_rule", "unselected", "arithmetic", "rounding"),
+    *("state_dtype", "rank", "update_interval", "merge_every", "precondition_every", "ns_steps"),
+)
+"""Keys of an optimizer that change how long a step takes, where a method has them."""
+
+
 def shape_of(content: Mapping[str, Any]) -> str:
     """All that decides the speed of a step, as text; `content` is a config as nested mappings."""
-    optimizer = {k: content["optimizer"].get(k) for k in ("name", "density", "spike_rule")}
+    optimizer = {k: content["optimizer"].get(k) for k in _OPTIMIZER_SPEED}
+    stabilizer = {k: v for k, v in content["stabilizer"].items() if k != "name"}
     data = {k: content["data"][k] for k in ("batch_size", "sequence_length")}
-    train = {k: content["train"][k] for k in ("device", "micro_batch_size")}
+    train = {k: content["train"][k] for k in ("device", "micro_batch_size", "compile")}
     threads = content["cluster"]["threads"]
     model = {k: v for k, v in content["model"].items() if k not in ("name", "paper_steps")}
     precision = {k: v for k, v in content["precision"].items() if k != "name"}
@@ -76,6 +84,7 @@ def shape_of(content: Mapping[str, Any]) -> str:
         {
             "model": model,
             "precision": precision,
+            "stabilizer": stabilizer,
             "optimizer": optimizer,
             "data": data,
             "how": {**train, "threads": threads},

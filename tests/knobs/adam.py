@@ -3,4 +3,8 @@
 from tests.knobs import ADAM
 
 BASE = {"lr": 0.01}
-PAIRS = ADAM
+PAIRS = {
+    **ADAM,
+    "state_dtype": (None, "bfloat16"),
+    "rounding": ("nearest", "stochastic", {"state_dtype": "bfloat16"}),
+}

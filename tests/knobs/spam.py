@@ -20,5 +20,6 @@ PAIRS = {
     "unselected": ("freeze", "sgd"),
     "reselected": ("reset", "keep"),
     "state_dtype": (None, "bfloat16"),
+    "rounding": ("nearest", "stochastic", {"state_dtype": "bfloat16"}),
     "arithmetic": ("fused", "stepwise", {"state_dtype": "bfloat16"}),
 }

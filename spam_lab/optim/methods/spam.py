@@ -44,8 +44,8 @@ class SpamConfig(OptimizerConfig):
     densities: dict[str, float] = mapping(doc="the density that matches GaLore's memory, by model")
     selection: str = choice(
         "random",
-        ("random", "weight_magnitude", "gradient_magnitude"),
-        doc="which entries have moments (Figure 9-1; paper: random)",
+        ("random", "random_block", "random_row", "weight_magnitude", "gradient_magnitude"),
+        doc="which entries have moments (Figure 9-1; paper: random entries)",
     )
     spike_rule: str = choice(
         "clip",
@@ -81,6 +81,11 @@ class SpamConfig(OptimizerConfig):
         ("fused", "stepwise"),
         doc="rounding once a step, or every operation to the moments' dtype (reference)",
     )
+    rounding: str = choice(
+        "nearest",
+        ("nearest", "stochastic"),
+        doc="how bfloat16 weights and moments are rounded, where arithmetic=fused",
+    )
 
     def cross_problems(self) -> list[Problem]:
         """Settings that contradict each other."""
@@ -94,6 +99,9 @@ class SpamConfig(OptimizerConfig):
         if self.reselected == "keep" and self.bias_correction == "restarted":
             allowed = "running or none wherever optimizer.reselected=keep: kept moments are old"
             found.append(Problem("optimizer.bias_correction", self.bias_correction, allowed))
+        if self.rounding == "stochastic" and self.arithmetic == "stepwise":
+            allowed = "nearest wherever optimizer.arithmetic=stepwise"
+            found.append(Problem("optimizer.rounding", self.rounding, allowed))
         return found
 
 
@@ -121,5 +129,6 @@ def build(groups: Groups, config: SpamConfig, seed: int) -> Optimizer:
         reselected=config.reselected,
         state_dtype=config.state_dtype,
         arithmetic=config.arithmetic,
+        rounding=config.rounding,
         seed=seed,
     )
