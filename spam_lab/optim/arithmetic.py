@@ -22,6 +22,7 @@ one, with kappa^2 = theta / (beta2 + (1 - beta2) theta): one square root an entr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -74,6 +75,7 @@ def updated(
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
     numbers: Tensor,
+    square_root: Callable[[Tensor], Tensor],
 ) -> Updated:
     """One step of entries that train: see the module. Arguments are of one shape, any dtype.
 
@@ -83,6 +85,8 @@ def updated(
         weights, grad: w and g.
         exp_avg, exp_avg_sq: the raw moments m and v.
         numbers: `NUMBERS`, in the compute dtype.
+        square_root: rounded correctly, which `torch.sqrt` is in a kernel but not always in the
+            eager path (see `exact_root`).
     """
     beta1, rest1, beta2, rest2, theta, at_zero, kappa, rate, eps, decay = numbers.unbind()
     g, w = grad.to(numbers.dtype), weights.to(numbers.dtype)
@@ -93,7 +97,7 @@ def updated(
         spiked = square > limit
         square = torch.where(spiked, limit if rule == "clip" else 0.0, square)
     v = v * beta2 + square * rest2
-    root = v.sqrt()
+    root = square_root(v)
     if spiked is not None:
         clipped = root * kappa
         replacement = torch.where(g < 0, -clipped, clipped) if rule == "clip" else 0.0
@@ -103,6 +107,18 @@ def updated(
     m = m * beta1 + g * rest1
     w = w - m / (root + eps) * rate
     return Updated(w - w * decay if decays else w, m, v, spiked)
+
+
+def exact_root(values: Tensor) -> Tensor:
+    """The correctly rounded square root.
+
+    torch hands long float32 tensors to a vector library, some of which miss the last bit for one
+    value in six. Through float64 the result is exact: no root of a float32 comes closer than
+    2^-50 to the middle of two float32.
+    """
+    if values.dtype == torch.float64:
+        return values.sqrt()
+    return values.double().sqrt_().to(values.dtype)
 
 
 def rounded(value: Tensor, dtype: torch.dtype, noise: Tensor | None) -> Tensor:

@@ -273,7 +273,7 @@ class _Step(nn.Module):
             positions = mask.unit_positions(strata, selected)
             weights, grad = weights[positions], grad[positions]
         new = arithmetic.updated(
-            form.rule, form.decays, weights, grad, exp_avg, exp_avg_sq, numbers
+            form.rule, form.decays, weights, grad, exp_avg, exp_avg_sq, numbers, torch.sqrt
         )
         noise: tuple[Tensor | None, ...] = (None, None, None)
         if form.rounding == "stochastic":

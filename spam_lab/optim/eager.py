@@ -40,7 +40,9 @@ def fused(entries: Entries, factors: Factors, noise: tuple[int, int] | None) -> 
             rule = "none"
         exp_avg, exp_avg_sq = moments["exp_avg"], moments["exp_avg_sq"]
         decays = factors.weight_decay > 0
-        new = arithmetic.updated(rule, decays, part.weights, grad, exp_avg, exp_avg_sq, numbers)
+        new = arithmetic.updated(
+            rule, decays, part.weights, grad, exp_avg, exp_avg_sq, numbers, arithmetic.exact_root
+        )
         bits: tuple[Tensor | None, ...] = (None, None, None)
         if seeds is not None:
             bits = arithmetic.noises(part.first, part.weights.numel(), seeds)
