@@ -18,6 +18,7 @@ from spam_lab.config.compose import compose_command, compose_run, expand_multiru
 from spam_lab.config.fields import ConfigError
 from spam_lab.config.schema import CommandConfig
 from spam_lab.help import print_help
+from spam_lab.orchestrate.compiling import resolved
 from spam_lab.orchestrate.cost import estimate
 from spam_lab.orchestrate.dispatch import dispatch, worker_count
 from spam_lab.orchestrate.display import Watch, print_plan, print_summary, totals
@@ -60,7 +61,7 @@ def launch(overrides: Sequence[str], multirun: bool, console: Console) -> int:
     rows = expand_multirun(overrides) if multirun else [list(overrides)]
     command = compose_command(rows[0])
     plan = _plan(command, overrides, rows)
-    host = Host(command.train, command.cluster, command.paths)
+    host = Host(resolved(command.train, plan), command.cluster, command.paths)
     workers = 1 if command.cluster.name == "inline" else worker_count(host, len(plan.due))
     if command.dry_run:
         with console.status("timing a few training steps of each shape that is new here"):

@@ -181,8 +181,9 @@ class TrainConfig:
     )
     compile: str = choice(
         "auto",
-        ("auto", "always", "never"),
-        doc="compiled optimizer steps, for the same numbers; auto: where it saves time (SPAM only)",
+        ("auto", "possible", "always", "never"),
+        doc="compiled optimizer steps, for the same numbers (SPAM has them): possible: where there "
+        "is a compiler; always: or fail; auto: where it saves time over all runs launched together",
     )
     log_every: int = number(10, low=1, unit="steps", doc="steps between writes of metrics")
     checkpoint_every: int = number(100, low=1, unit="steps", doc="steps between checkpoints")

@@ -2,7 +2,7 @@
 
 This module owns the formula that the compiled kernels are made of (`compiled`), and the numbers
 that it takes. It computes in float32 (float64 for float64 weights) and rounds once, at the end.
-`eager` writes the same formula operation by operation; the two are equal to the bit on a CPU, which
+`in_place` writes the same formula for the eager path; the two are equal to the bit on a CPU, which
 the tests hold them to.
 
     l := theta v, or `at_zero` where v is 0
@@ -22,7 +22,6 @@ one, with kappa^2 = theta / (beta2 + (1 - beta2) theta): one square root an entr
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -75,7 +74,6 @@ def updated(
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
     numbers: Tensor,
-    square_root: Callable[[Tensor], Tensor],
 ) -> Updated:
     """One step of entries that train: see the module. Arguments are of one shape, any dtype.
 
@@ -85,19 +83,18 @@ def updated(
         weights, grad: w and g.
         exp_avg, exp_avg_sq: the raw moments m and v.
         numbers: `NUMBERS`, in the compute dtype.
-        square_root: rounded correctly, which `torch.sqrt` is in a kernel but not always in the
-            eager path (see `exact_root`).
     """
     beta1, rest1, beta2, rest2, theta, at_zero, kappa, rate, eps, decay = numbers.unbind()
     g, w = grad.to(numbers.dtype), weights.to(numbers.dtype)
     m, v = exp_avg.to(numbers.dtype), exp_avg_sq.to(numbers.dtype)
     square, spiked = g * g, None
     if rule != "none":
-        limit = torch.where(v > 0, v * theta, at_zero)
+        limit = v * theta
+        limit = torch.where(limit > 0, limit, at_zero)
         spiked = square > limit
         square = torch.where(spiked, limit if rule == "clip" else 0.0, square)
     v = v * beta2 + square * rest2
-    root = square_root(v)
+    root = v.sqrt()
     if spiked is not None:
         clipped = root * kappa
         replacement = torch.where(g < 0, -clipped, clipped) if rule == "clip" else 0.0
@@ -107,18 +104,6 @@ def updated(
     m = m * beta1 + g * rest1
     w = w - m / (root + eps) * rate
     return Updated(w - w * decay if decays else w, m, v, spiked)
-
-
-def exact_root(values: Tensor) -> Tensor:
-    """The correctly rounded square root.
-
-    torch hands long float32 tensors to a vector library, some of which miss the last bit for one
-    value in six. Through float64 the result is exact: no root of a float32 comes closer than
-    2^-50 to the middle of two float32.
-    """
-    if values.dtype == torch.float64:
-        return values.sqrt()
-    return values.double().sqrt_().to(values.dtype)
 
 
 def rounded(value: Tensor, dtype: torch.dtype, noise: Tensor | None) -> Tensor:

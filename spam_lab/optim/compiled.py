@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from spam_lab.optim import arithmetic, mask
@@ -80,7 +81,10 @@ class Kernels:
         if kind not in self._loaded:
             path = self.folder / f"{self._name(kind)}.pt2"
             if not path.exists():
-                self._compile(kind, path)
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with FileLock(path.with_suffix(".lock")):  # another run may be at it
+                    if not path.exists():
+                        self._compile(kind, path)
             loader = torch._C._aoti.AOTIModelPackageLoader(
                 str(path),
                 "model",
@@ -97,7 +101,6 @@ class Kernels:
 
     def _compile(self, kind: Kind, path: Path) -> None:
         start = time.perf_counter()
-        self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".partial_") as partial:
             made = _package(kind, Path(partial) / "kernel.pt2")
             os.replace(made, path)
@@ -273,7 +276,7 @@ class _Step(nn.Module):
             positions = mask.unit_positions(strata, selected)
             weights, grad = weights[positions], grad[positions]
         new = arithmetic.updated(
-            form.rule, form.decays, weights, grad, exp_avg, exp_avg_sq, numbers, torch.sqrt
+            form.rule, form.decays, weights, grad, exp_avg, exp_avg_sq, numbers
         )
         noise: tuple[Tensor | None, ...] = (None, None, None)
         if form.rounding == "stochastic":

@@ -13,18 +13,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spam_lab.optim import arithmetic, spike
+from spam_lab.optim import arithmetic, in_place, spike
 from spam_lab.optim.entries import Entries, Stretch
 from spam_lab.optim.factors import Factors
+from spam_lab.optim.in_place import Workspace
 
 
-def fused(entries: Entries, factors: Factors, noise: tuple[int, int] | None) -> list[Tensor]:
+def fused(
+    entries: Entries, factors: Factors, noise: tuple[int, int] | None, space: Workspace
+) -> list[Tensor]:
     """One step, rounded once at the end. Returns the counts of entries that the rule changed.
 
     Args:
         entries: what trains; weights and moments are updated in place.
         factors: the numbers of this step.
         noise: the seeds of stochastic rounding, two integers below 2^31; None rounds to nearest.
+        space: buffers, made once.
     """
     dtype = arithmetic.compute_dtype(entries.param.dtype)
     numbers = factors.numbers(dtype, entries.param.device)
@@ -40,16 +44,22 @@ def fused(entries: Entries, factors: Factors, noise: tuple[int, int] | None) -> 
             rule = "none"
         exp_avg, exp_avg_sq = moments["exp_avg"], moments["exp_avg_sq"]
         decays = factors.weight_decay > 0
-        new = arithmetic.updated(
-            rule, decays, part.weights, grad, exp_avg, exp_avg_sq, numbers, arithmetic.exact_root
+        weights = part.weights
+        exempt = not factors.clip_at_zero_moment
+        new = in_place.updated(
+            rule, decays, exempt, weights, grad, exp_avg, exp_avg_sq, numbers, space
         )
         bits: tuple[Tensor | None, ...] = (None, None, None)
         if seeds is not None:
-            bits = arithmetic.noises(part.first, part.weights.numel(), seeds)
+            bits = arithmetic.noises(part.first, weights.numel(), seeds)
         _step_unselected(part, factors)
         part.write(arithmetic.rounded(new.weights, part.param.dtype, bits[0]))
-        exp_avg.copy_(arithmetic.rounded(new.exp_avg, exp_avg.dtype, bits[1]))
-        exp_avg_sq.copy_(arithmetic.rounded(new.exp_avg_sq, exp_avg_sq.dtype, bits[2]))
+        for moment, value, noise_bits in (
+            (exp_avg, new.exp_avg, bits[1]),
+            (exp_avg_sq, new.exp_avg_sq, bits[2]),
+        ):
+            if moment is not value:
+                moment.copy_(arithmetic.rounded(value, moment.dtype, noise_bits))
         if new.spiked is not None:
             counts.append(new.spiked.sum(dtype=torch.int32))
     return counts

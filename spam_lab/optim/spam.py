@@ -21,6 +21,7 @@ from spam_lab.optim.base import Group, LabOptimizer, State
 from spam_lab.optim.compiled import Compiled
 from spam_lab.optim.entries import write_back
 from spam_lab.optim.factors import Factors
+from spam_lab.optim.in_place import Workspace
 from spam_lab.optim.reset import ResetClock
 from spam_lab.optim.selection import Selection, stream_seed
 from spam_lab.optim.telemetry import Telemetry
@@ -112,6 +113,7 @@ class SPAM(LabOptimizer):
         seed: int = 0,
     ) -> None:
         self._own_selection = selection if callable(selection) else None
+        self._space = Workspace()
         shared = {
             "delta_t": delta_t,
             "theta": theta,
@@ -192,7 +194,11 @@ class SPAM(LabOptimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle needs beyond torch's own."""
-        return {**super().__getstate__(), "_own_selection": self._own_selection}
+        return {
+            **super().__getstate__(),
+            "_own_selection": self._own_selection,
+            "_space": Workspace(),
+        }
 
     def update_all(self) -> None:
         """One step of every parameter that has a gradient: reset if it is due, then update."""
@@ -252,7 +258,7 @@ class SPAM(LabOptimizer):
         if group["arithmetic"] == "stepwise":
             counts = eager.stepwise(entries, factors)
         else:
-            counts = eager.fused(entries, factors, noise)
+            counts = eager.fused(entries, factors, noise, self._space)
         write_back(param, entries.param)
         return counts
 

@@ -36,10 +36,6 @@ from spam_lab.train.timing import Stopwatch
 
 LOG = logging.getLogger(__name__)
 
-WORTH_COMPILING = 4_000_000_000
-"""Updates of single weights in a run from which on compiling a kernel (10 to 30 s) pays: the eager
-path takes about 10 ns longer for each. Below, kernels that another run has compiled are used."""
-
 
 @dataclass(frozen=True)
 class Progress:
@@ -231,15 +227,13 @@ class Training:
         LOG.info("going on from step %d", self.step)
 
     def _compile(self) -> None:
-        """Let the optimizer step through compiled kernels, if it can and that saves time."""
+        """Let the optimizer step through compiled kernels, if it can; auto takes those at hand."""
         mode = self._config.train.compile
         compile_steps = getattr(self.optimizer, "compile", None)
         if compile_steps is None or mode == "never":
             return
-        updates = sum(p.numel() for p in self._parameters) * self._config.schedule.steps
-        auto = "possible" if updates >= WORTH_COMPILING else "kept"
         folder = Path(self._config.paths.cache) / "kernels"
-        compile_steps(folder, when="always" if mode == "always" else auto)
+        compile_steps(folder, when="kept" if mode == "auto" else mode)
 
     def _autocast(self) -> AbstractContextManager[object]:
         if not self._config.precision.autocast:

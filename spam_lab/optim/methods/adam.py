@@ -19,13 +19,19 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class AdamConfig(OptimizerConfig):
-    """Adam (Kingma & Ba), or AdamW where there is weight decay."""
+class AdamMoments(OptimizerConfig):
+    """What Adam and the methods that step with torch's Adam have in common."""
 
-    name: str = text("adam", doc="registry name of the method")
     beta1: float = number(0.9, low=0, high=1, high_open=True, doc="decay of the first moment")
     beta2: float = number(0.999, low=0, high=1, high_open=True, doc="decay of the second moment")
     eps: float = number(1e-8, low=0, doc="added to the bias-corrected root of the second moment")
+
+
+@dataclass
+class AdamConfig(AdamMoments):
+    """Adam (Kingma & Ba), or AdamW where there is weight decay."""
+
+    name: str = text("adam", doc="registry name of the method")
     state_dtype: str | None = choice(
         None, ("float32", "bfloat16"), doc="dtype of the moments; null is the weights' (paper)"
     )
@@ -39,28 +45,32 @@ class AdamConfig(OptimizerConfig):
 @method("adam", AdamConfig, source="Kingma and Ba 2015; torch.optim, fused")
 def build(groups: Groups, config: AdamConfig, seed: int) -> Optimizer:
     """torch's Adam, or AdamW where there is weight decay; the seed is of stochastic rounding."""
+    if config.state_dtype is None and config.rounding == "nearest":
+        return torch_adam(groups, config)
+    from spam_lab.optim.baselines.adam import Adam
+
+    return Adam(
+        groups,
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        state_dtype=config.state_dtype,
+        rounding=config.rounding,
+        seed=seed,
+    )
+
+
+def torch_adam(groups: Groups, config: AdamMoments) -> Optimizer:
+    """torch's Adam, or AdamW where there is weight decay, fused. Nothing is random."""
     import torch
 
-    betas = (config.beta1, config.beta2)
-    if config.state_dtype is not None or config.rounding != "nearest":
-        from spam_lab.optim.baselines.adam import Adam
-
-        return Adam(
-            groups,
-            lr=config.lr,
-            betas=betas,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            state_dtype=config.state_dtype,
-            rounding=config.rounding,
-            seed=seed,
-        )
     members = [parameter for group in groups for _, parameter in group["params"]]
     optimizer = torch.optim.AdamW if config.weight_decay else torch.optim.Adam
     return optimizer(
         groups,
         lr=config.lr,
-        betas=betas,
+        betas=(config.beta1, config.beta2),
         eps=config.eps,
         weight_decay=config.weight_decay,
         fused=all(m.is_floating_point() and m.device.type in ("cpu", "cuda") for m in members),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class LoraConfig(adam.AdamConfig):
+class LoraConfig(adam.AdamMoments):
     """Low-rank adaptation (Hu et al. 2021), trained from scratch as in GaLore's comparison."""
 
     name: str = text("lora", doc="registry name of the method")
@@ -55,4 +55,4 @@ def prepare(model: Module, config: LoraConfig, seed: int) -> None:
 )
 def build(groups: Groups, config: LoraConfig, seed: int) -> Optimizer:
     """Adam on adapters, embeddings, head and norms. The adapters are drawn in `prepare`."""
-    return adam.build(groups, config, seed)
+    return adam.torch_adam(groups, config)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class LowRankConfig(adam.AdamConfig):
+class LowRankConfig(adam.AdamMoments):
     """Layers of low rank, trained from scratch (Kamalakara et al. 2022; GaLore's "Low-Rank")."""
 
     name: str = text("low_rank", doc="registry name of the method")
@@ -44,4 +44,4 @@ def prepare(model: Module, config: LowRankConfig, seed: int) -> None:
 )
 def build(groups: Groups, config: LowRankConfig, seed: int) -> Optimizer:
     """Adam on everything. The factors are drawn in `prepare`."""
-    return adam.build(groups, config, seed)
+    return adam.torch_adam(groups, config)
