@@ -18,7 +18,6 @@ from tests import knobs
 from tests.tiny_network import TinyNetwork, batches
 
 NAMES = sorted(methods())
-RESETS = sorted(name for name in NAMES if "delta_t" in methods()[name].config.__annotations__)
 
 
 def made(name: str, dtype: torch.dtype = torch.float32, **options: Any) -> tuple[Any, Optimizer]:

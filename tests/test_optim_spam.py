@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from spam_lab.optim import SPAM
+from spam_lab.optim.allocations import peak_of
 from spam_lab.optim.reset import ResetClock, warmup_scale
 
 BASE: dict[str, Any] = {"delta_t": 5, "warmup_steps": 3, "grace_steps": 1, "theta": 4.0}
@@ -326,3 +328,51 @@ def test_complex_parameters_and_sparse_gradients_are_refused() -> None:
     table(torch.tensor([1])).sum().backward()
     with pytest.raises(RuntimeError, match="SPAM does not support sparse gradients"):
         SPAM(table.parameters()).step()
+
+
+class NoWaiting(TorchDispatchMode):
+    """Fails where a value of a tensor is asked for on the host."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert "_local_scalar_dense" not in str(func) and "nonzero.default" not in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"selection": "random_block"},
+        {"selection": "weight_magnitude", "unselected": "sign"},
+        {"spike_rule": "gaussian"},
+        {"arithmetic": "stepwise"},
+        {"rounding": "stochastic", "state_dtype": "bfloat16"},
+        {"lr": torch.tensor(0.1)},
+    ],
+    ids=str,
+)
+def test_a_step_between_resets_never_waits_for_the_device(options: dict[str, Any]) -> None:
+    params = problem()
+    optimizer = SPAM(groups(params), **{**BASE, **options})
+    advance(optimizer, params, 6)
+    for param in params:
+        param.grad = torch.full_like(param, 100.0)
+    with NoWaiting():
+        optimizer.step()
+    assert optimizer.telemetry is not None and int(optimizer.telemetry.clipped.sum()) > 0
+
+
+@pytest.mark.parametrize("selection", ["random", "random_row", "weight_magnitude"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_step_takes_no_memory_as_long_as_a_tensor(selection: str, dtype: torch.dtype) -> None:
+    """Counted by torch's allocator, at the first step (beyond its state), later and at a reset."""
+    param = torch.nn.Parameter(torch.randn(2048, 1024).to(dtype))
+    param.grad = torch.randn(2048, 1024).to(dtype)
+    optimizer = SPAM([param], density=0.25, selection=selection, delta_t=3)
+    cpu = torch.device("cpu")
+    peaks = [peak_of(optimizer.step, cpu) for _ in range(4)]
+    held = sum(v.nbytes for v in optimizer.state[param].values() if isinstance(v, torch.Tensor))
+    limit = param.nbytes // 2
+    assert peaks[1] < limit and peaks[3] < limit
+    if selection != "weight_magnitude":  # which lists 8 bytes a selected entry while it draws
+        assert peaks[0] - held < limit and peaks[2] < limit

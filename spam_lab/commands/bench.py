@@ -31,7 +31,8 @@ SUMMARY = "measure what optimizer steps cost on this machine"
 DETAILS = """
 Times step() of SPAM, dense and sparse, eager and compiled, on the real tensors of a model, beside
 torch's fused AdamW. All are stepped in one process in random order; x AdamW is the median over
-that of AdamW in the same group. bar: the most that SPAM may take by this project's own measure.
+that of AdamW in the same group. bar: the most that compiled SPAM may take by this project's own
+measure.
 4R3W: what a dense Adam must read and write, without its arithmetic; nothing dense can be faster.
 state and peak: memory kept between steps, and taken for a moment above it. GB/s: weights, gradients
 and state over the time. Leave the machine alone meanwhile; at llama_60m it takes some minutes, most
@@ -154,7 +155,7 @@ def _of_dtype(arguments: Namespace, dtype: str, device: torch.device) -> list[Su
     for label, overrides, bars in _SUBJECTS:
         own = [f"{key}={value}" for key, value in {**_STEADY, **overrides}.items()]
         forms = _forms(label, [*base, "optimizer=spam", *own], device, arguments.eager)
-        found += [replace(form, bar=bars.get(dtype)) for form in forms]
+        found += [replace(f, bar=bars.get(dtype) if f.compiled else None) for f in forms]
     for name in arguments.methods:
         found += _forms(name, [*base, f"optimizer={name}"], device, arguments.eager)
     return found
