@@ -42,7 +42,7 @@ class AdamConfig(AdamMoments):
     )
 
 
-@method("adam", AdamConfig, source="Kingma and Ba 2015; torch.optim, fused")
+@method("adam", AdamConfig, source="Kingma and Ba 2015; torch, or here for other formats")
 def build(groups: Groups, config: AdamConfig, seed: int) -> Optimizer:
     """torch's Adam, or AdamW where there is weight decay; the seed is of stochastic rounding."""
     if config.state_dtype is None and config.rounding == "nearest":
