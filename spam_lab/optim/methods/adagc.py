@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spam_lab.config.fields import number, text
-from spam_lab.config.schema import OptimizerConfig
+from spam_lab.optim.methods.adam import AdamMoments
 from spam_lab.optim.registry import Groups, method
 
 if TYPE_CHECKING:
@@ -17,13 +17,10 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class AdaGCConfig(OptimizerConfig):
+class AdaGCConfig(AdamMoments):
     """AdaGC (Wang et al.): clips each tensor's gradient to its own usual norm, then Adam."""
 
     name: str = text("adagc", doc="registry name of the method")
-    beta1: float = number(0.9, low=0, high=1, high_open=True, doc="decay of the first moment")
-    beta2: float = number(0.999, low=0, high=1, high_open=True, doc="decay of the second moment")
-    eps: float = number(1e-8, low=0, doc="added to the corrected root of the second moment")
     beta: float = number(
         0.98,
         low=0,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spam_lab.config.fields import choice, number, text
-from spam_lab.config.schema import OptimizerConfig
+from spam_lab.optim.methods.adam import AdamMoments
 from spam_lab.optim.registry import Groups, method
 
 if TYPE_CHECKING:
@@ -21,12 +21,10 @@ SPLIT_KINDS = ("attention", "ffn")
 
 
 @dataclass
-class FrugalConfig(OptimizerConfig):
+class FrugalConfig(AdamMoments):
     """FRUGAL (Zmushko et al.): Adam on a part of the weights, signSGD on the rest."""
 
     name: str = text("frugal", doc="registry name of the method")
-    beta1: float = number(0.9, low=0, high=1, high_open=True, doc="decay of the first moment")
-    beta2: float = number(0.999, low=0, high=1, high_open=True, doc="decay of the second moment")
     eps: float = number(
         1e-8, low=0, doc="added to the bias-corrected root of the second moment (code: 1e-8)"
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spam_lab.config.fields import mapping, number, text
-from spam_lab.config.schema import OptimizerConfig
+from spam_lab.optim.methods.adam import AdamMoments
 from spam_lab.optim.registry import Groups, method
 
 if TYPE_CHECKING:
@@ -22,12 +22,10 @@ PROJECTED_KINDS = ("attention", "ffn")
 
 
 @dataclass
-class GaloreConfig(OptimizerConfig):
+class GaloreConfig(AdamMoments):
     """GaLore (Zhao et al.): Adam in the leading singular directions of a recent gradient."""
 
     name: str = text("galore", doc="registry name of the method")
-    beta1: float = number(0.9, low=0, high=1, high_open=True, doc="decay of the first moment")
-    beta2: float = number(0.999, low=0, high=1, high_open=True, doc="decay of the second moment")
     eps: float = number(
         1e-6, low=0, doc="added to the raw root of the second moment (code: 1e-6; paper: 1e-8)"
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spam_lab.config.fields import choice, number, text
-from spam_lab.config.schema import OptimizerConfig
+from spam_lab.optim.methods.adam import AdamMoments
 from spam_lab.optim.registry import Groups, method
 
 if TYPE_CHECKING:
@@ -18,13 +18,10 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class GradientStabilizerConfig(OptimizerConfig):
+class GradientStabilizerConfig(AdamMoments):
     """GradientStabilizer (Huang et al.): each gradient gets a length from past norms, then Adam."""
 
     name: str = text("gradient_stabilizer", doc="registry name of the method")
-    beta1: float = number(0.9, low=0, high=1, high_open=True, doc="decay of the first moment")
-    beta2: float = number(0.999, low=0, high=1, high_open=True, doc="decay of the second moment")
-    eps: float = number(1e-8, low=0, doc="added to the corrected root of the second moment")
     gamma1: float = number(
         0.6, low=0, high=1, high_open=True, doc="decay of the mean gradient norm (paper: 0.6)"
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spam_lab.config.fields import choice, number, text
-from spam_lab.config.schema import OptimizerConfig
+from spam_lab.optim.methods.adam import AdamMoments
 from spam_lab.optim.registry import Groups, method
 
 if TYPE_CHECKING:
@@ -17,12 +17,10 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class StableSpamConfig(OptimizerConfig):
+class StableSpamConfig(AdamMoments):
     """Stable-SPAM (Huang et al.): gradients clipped and normalised by their history, and resets."""
 
     name: str = text("stable_spam", doc="registry name of the method")
-    beta1: float = number(0.9, low=0, high=1, high_open=True, doc="decay of the first moment")
-    beta2: float = number(0.999, low=0, high=1, high_open=True, doc="decay of the second moment")
     eps: float = number(
         1e-8, low=0, doc="added to the corrected roots of v and of the mean squared norm"
     )
