@@ -122,6 +122,24 @@ def test_ui_ended_while_it_starts_leaves_no_process(ui: subprocess.Popen[str]) -
     assert_gone(family)
 
 
+def test_ui_ended_while_it_makes_the_server_leaves_no_process(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The signal comes when the server's process is there and nobody has its handle yet."""
+    made: list[subprocess.Popen[bytes]] = []
+
+    class Interrupted(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)  # type: ignore[call-overload]
+            made.append(self)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("spam_lab.commands.ui.subprocess.Popen", Interrupted)
+    assert main(["ui", "--runs", str(runs)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "stopped"
+    assert made[0].poll() is not None
+
+
 def test_ui_that_cannot_start_says_why(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -138,10 +138,17 @@ def _server(
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
+    # An interruption while the process is being made would lose its handle: it is kept for later.
+    kept: list[int] = []
+    before = [signal.signal(number, lambda got, frame: kept.append(got)) for number in _ENDING]
     server = subprocess.Popen(
         command, env=environment, stdout=log, stderr=log, start_new_session=True
     )
     try:
+        for number, handler in zip(_ENDING, before, strict=True):
+            signal.signal(number, handler)
+        if kept:
+            raise KeyboardInterrupt
         yield server
     finally:
         _end(server)
