@@ -37,7 +37,7 @@ ALLOWED = {
 
 FORBIDDEN = {
     "train": {"hydra", "mlflow", "optuna", "omegaconf"},
-    "optim": {"hydra", "mlflow", "optuna"},
+    "optim": {"hydra", "mlflow", "optuna", "transformers"},
     "data": {"hydra", "mlflow", "optuna"},
     "models": {"hydra", "mlflow", "optuna"},
     "orchestrate": {"mlflow"},

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from spam_lab.optim.baselines.adafactor import Adafactor
 from spam_lab.optim.methods.adafactor import AdafactorConfig
 from spam_lab.optim.registry import build_optimizer
 
@@ -140,3 +141,25 @@ def test_complex_parameters_are_refused() -> None:
     weight = torch.nn.Parameter(torch.ones(2, dtype=torch.complex64))
     with pytest.raises(RuntimeError, match="Adafactor does not support complex parameters"):
         build_optimizer(AdafactorConfig(lr=0.1), [("w", "norm", weight)], 0)
+
+
+@pytest.mark.parametrize("beta1", [None, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_it_is_transformers_adafactor_to_the_bit(dtype: torch.dtype, beta1: float | None) -> None:
+    """Against the class that the reference script calls, as that script sets it."""
+    from transformers.optimization import Adafactor as Theirs
+
+    generator = torch.Generator().manual_seed(3)
+    shapes = [(6, 9), (11,), (2, 3, 4)]
+    start = [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+    ours, theirs = ([torch.nn.Parameter(v.clone()) for v in start] for _ in range(2))
+    fixed = {"scale_parameter": False, "relative_step": False, "warmup_init": False}
+    one = Adafactor(ours, lr=0.02, beta1=beta1, weight_decay=0.1)
+    other = Theirs(theirs, lr=0.02, beta1=beta1, weight_decay=0.1, **fixed)
+    for _ in range(12):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=generator).to(dtype)
+            b.grad = a.grad.clone()
+        one.step()
+        other.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))

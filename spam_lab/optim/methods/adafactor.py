@@ -1,6 +1,6 @@
 """Adafactor, the best of the paper's baselines beside SPAM at the small sizes.
 
-This module owns the hyperparameters that the reference script leaves to transformers' class. It
+This module owns the hyperparameters that the reference script leaves to its library. It
 promises a fixed learning rate: neither relative steps nor a scale from the weights.
 """
 
@@ -44,24 +44,18 @@ class AdafactorConfig(OptimizerConfig):
 
 
 @method(
-    "adafactor", AdafactorConfig, source="Shazeer and Stern 2018, arXiv 1804.04235; transformers"
+    "adafactor", AdafactorConfig, source="Shazeer and Stern 2018, arXiv 1804.04235; this project's"
 )
 def build(groups: Groups, config: AdafactorConfig, seed: int) -> Optimizer:
-    """transformers' Adafactor for every tensor. Nothing is random: no seed.
-
-    Its second epsilon is a floor of the scale from the weights, which is off, so it has no effect.
-    """
+    """Adafactor for every tensor. Nothing is random: no seed."""
     from spam_lab.optim.baselines.adafactor import Adafactor
 
-    return Adafactor(  # type: ignore[no-untyped-call]
+    return Adafactor(
         groups,
         lr=config.lr,
-        eps=(config.eps1, 1e-3),
-        clip_threshold=config.clip_threshold,
-        decay_rate=config.decay_rate,
         beta1=config.beta1,
+        decay_rate=config.decay_rate,
+        eps1=config.eps1,
+        clip_threshold=config.clip_threshold,
         weight_decay=config.weight_decay,
-        scale_parameter=False,
-        relative_step=False,
-        warmup_init=False,
     )
