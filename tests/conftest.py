@@ -13,6 +13,8 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 for name in ("SPAM_LAB_RUNS", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)
 
+pytest_plugins = ["tests.slurm_fixtures"]
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

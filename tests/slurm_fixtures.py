@@ -1,0 +1,96 @@
+"""Fixtures of the tests that need SLURM: one real cluster a session, as good as new for each test.
+
+`slurm` is a cluster of three nodes with the stand-in sacct, `slurm_accounting` one with slurmdbd
+and MariaDB. While a test has one of them, every SLURM command and submitit talk to it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.slurm_cluster import FOREIGN, Cluster
+from tests.slurm_config import Accounting
+from tests.slurm_packages import missing, required
+from tests.slurm_processes import ClusterError
+
+
+class Shared:
+    """A cluster that tests share: started when first used, replaced when not to be mended."""
+
+    def __init__(self, accounting: Accounting) -> None:
+        self.accounting: Accounting = accounting
+        self.cluster: Cluster | None = None
+
+    def lend(self) -> Cluster:
+        """The cluster, with all nodes idle and no jobs."""
+        if self.cluster is not None:
+            try:
+                self.cluster.restore()
+            except ClusterError:
+                self.stop()
+        if self.cluster is None:
+            self.cluster = Cluster.start(nodes=3, accounting=self.accounting)
+        return self.cluster
+
+    def stop(self) -> None:
+        """Remove the cluster."""
+        if self.cluster is not None:
+            self.cluster.stop()
+        self.cluster = None
+
+
+@pytest.fixture(scope="session")
+def shared_slurm() -> Iterator[Shared]:
+    """What `slurm` lends to each test."""
+    shared = Shared("shim")
+    yield shared
+    shared.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_slurm_accounting() -> Iterator[Shared]:
+    """What `slurm_accounting` lends to each test."""
+    shared = Shared("slurmdbd")
+    yield shared
+    shared.stop()
+
+
+@pytest.fixture
+def slurm(shared_slurm: Shared, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A real cluster of three idle nodes with two GPUs each; this process's environment is its."""
+    need_slurm()
+    yield from _lent(shared_slurm, monkeypatch)
+
+
+@pytest.fixture
+def slurm_accounting(
+    shared_slurm_accounting: Shared, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Cluster]:
+    """As `slurm`, with slurmdbd: sacct knows jobs that are gone and who cancelled them."""
+    need_slurm(accounting=True)
+    yield from _lent(shared_slurm_accounting, monkeypatch)
+
+
+def need_slurm(accounting: bool = False) -> None:
+    """Skip a test where SLURM is not installed; fail it where that must not be."""
+    packages = missing(accounting)
+    if packages and required():
+        pytest.fail(f"SLURM is required here and not installed: {' '.join(packages)}")
+    if packages:
+        pytest.skip(f"not installed: {' '.join(packages)} (`python -m tests.slurm_packages`)")
+
+
+def _lent(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    cluster = shared.lend()
+    for name in [name for name in os.environ if name.startswith(FOREIGN)]:
+        monkeypatch.delenv(name)
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    yield cluster
+    try:
+        cluster.cancel_all()  # what a test left must not slow the next ones, SLURM's or not
+    except ClusterError:
+        shared.stop()
