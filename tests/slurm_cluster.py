@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -34,7 +35,7 @@ from tests.slurm_processes import (
     until,
 )
 
-UP = ("idle", "mixed", "allocated", "completing")
+USABLE = {"idle", "mixed", "allocated"}
 # A session inside somebody's SLURM job, or with defaults of its own, would change what jobs get.
 FOREIGN = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SINFO_", "SACCT_")
 
@@ -166,15 +167,22 @@ class Cluster:
     def start_now(self, job_id: str, seconds: float = 60) -> None:
         """Skip the wait of a job that is being requeued: wait until it is pending, then start it.
 
-        A job that was requeued and has started again meanwhile needs nothing.
+        A job that was requeued and has started again meanwhile needs nothing. A node that ended the
+        job refuses credentials of that same second, and the job would be FAILED: the next second is
+        waited for.
         """
         before = self.restarts(job_id)
+        pending_since: int | None = None
 
         def started() -> bool:
+            nonlocal pending_since
             state = self.states(job_id)[0]
             if state == "RUNNING":
                 return self.restarts(job_id) > before
             if state != "PENDING":
+                return False
+            pending_since = pending_since or int(time.time())
+            if int(time.time()) <= pending_since:
                 return False
             self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")
             return True
@@ -187,17 +195,29 @@ class Cluster:
 
     # --- Breaking and mending it
 
-    def node_state(self, name: str) -> str:
-        """A node's state, e.g. idle, mixed, down*."""
-        return self.run("sinfo", "-h", "-N", "-p", "main", "-n", name, "-o", "%T").strip()
+    def node_state(self, name: str) -> set[str]:
+        """A node's state and its flags, e.g. idle, or down and not_responding.
 
-    def wait_node(self, name: str, states: Collection[str] = UP, seconds: float = 60) -> None:
-        """Wait until a node is in one of the states; without any, until it is usable."""
-        until(
-            lambda: self._quietly(self.node_state, name) in states,
-            seconds,
-            lambda: f"{name} is {self._quietly(self.node_state, name)}\n{self.logs()}",
-        )
+        scontrol says it; sinfo calls a node mixed for long after a job from before a restart of the
+        controller has gone.
+        """
+        answer = self.run("scontrol", "show", "node", "-o", name)
+        state = re.search(r" State=(\S+)", answer)
+        if state is None:
+            raise ClusterError(f"scontrol says no state of {name}: {answer}")
+        return set(state[1].replace("*", "+not_responding").lower().split("+"))
+
+    def wait_node(self, name: str, state: str | None = None, seconds: float = 60) -> None:
+        """Wait until a node has a state or flag; without one, until it is usable."""
+        seen: set[str] = set()
+
+        def reached() -> bool:
+            nonlocal seen
+            seen = self._node_flags(name)
+            return seen <= USABLE if state is None else state in seen
+
+        what = state or "usable"
+        until(reached, seconds, lambda: f"{name} is {sorted(seen)}, not {what}\n{self.logs()}")
 
     def kill_node(self, name: str) -> None:
         """A node dies: its slurmd, the steps and the jobs' processes, at one instant."""
@@ -216,18 +236,10 @@ class Cluster:
 
     def resume(self, name: str) -> None:
         """Use a node again that was down; its slurmd must be running."""
-        seen = ""
-
-        def usable() -> bool:
-            nonlocal seen
-            seen = self._quietly(self.node_state, name)
-            if seen in UP:
-                return True
-            if seen.startswith(("down", "drain")):  # may come back by itself in between
-                self._quietly(self.run, "scontrol", "update", f"NodeName={name}", "State=RESUME")
-            return False
-
-        until(usable, 60, lambda: f"{name} is {seen}\n{self.logs()}")
+        # It may come back by itself in between, when there is nothing to resume.
+        if self._node_flags(name) & {"down", "drain", "fail"}:
+            self._quietly("scontrol", "update", f"NodeName={name}", "State=RESUME")
+        self.wait_node(name)
 
     def kill_controller(self) -> None:
         """The controller crashes. What it learned after its last save (see `save`) is lost."""
@@ -277,7 +289,6 @@ class Cluster:
         self.cancel_all()
         for name in self.settings.names:
             self.resume(name)
-            self.wait_node(name, ("idle",))
 
     def stop(self) -> None:
         """Kill every process of the cluster, make sure of it, and remove the folder."""
@@ -318,10 +329,7 @@ class Cluster:
             self._start_slurmd(name)
         self._wait_for_daemon("slurmctld", self._controller_answers)
         for name in self.settings.names:
-            self._wait_for_daemon(
-                f"slurmd.{name}",
-                lambda name=name: self._quietly(self.node_state, name) == "idle",  # type: ignore[misc]
-            )
+            self._wait_for_daemon(f"slurmd.{name}", partial(self._is_idle, name))
 
     def _start_munge(self) -> None:
         run, secret = self.folder / "run", self.folder / "munge"
@@ -348,11 +356,20 @@ class Cluster:
         until(ready_or_dead, 60, lambda: f"{name} does not get ready\n{self.logs()}")
 
     def _controller_answers(self) -> bool:
-        return "is UP" in self._quietly(self.run, "scontrol", "ping")
+        return "is UP" in self._quietly("scontrol", "ping")
+
+    def _is_idle(self, name: str) -> bool:
+        return self._node_flags(name) == {"idle"}
+
+    def _node_flags(self, name: str) -> set[str]:
+        try:
+            return self.node_state(name)
+        except ClusterError as error:  # a controller that restarts does not answer
+            return {str(error)}
 
     def _queue_is_empty(self) -> bool:
         destroy(lambda: [p for p in members(self.folder) if _job_names(p)])
-        return self._quietly(self.run, "squeue", "-a", "-h") == ""
+        return self._quietly("squeue", "-a", "-h") == ""
 
     def _alive(self, name: str) -> bool:
         return name in self._daemons and self._daemons[name].poll() is None
@@ -361,11 +378,10 @@ class Cluster:
         if name in self._daemons:
             self._daemons.pop(name).wait()
 
-    @staticmethod
-    def _quietly(ask: Callable[..., str], *arguments: str) -> str:
-        """What is answered, or what the failure says."""
+    def _quietly(self, *command: str) -> str:
+        """What a command prints, or what its failure says."""
         try:
-            return ask(*arguments)
+            return self.run(*command)
         except ClusterError as error:
             return str(error)
 
