@@ -1,7 +1,7 @@
 """The accounting of a throw-away SLURM cluster: a MariaDB of its own and slurmdbd on top of it.
 
-Both keep everything below the cluster's folder and listen on 127.0.0.1 only. When
-`start_accounting` returns, sacctmgr answers and knows the cluster and the invoking user.
+Both keep everything below the cluster's folder and listen on 127.0.0.1 only. `prepare_accounting`
+names the cluster and the invoking user to them, once, before there are jobs.
 """
 
 from __future__ import annotations
@@ -22,31 +22,21 @@ GRANT ALL ON slurm_acct_db.* TO 'slurm'@'localhost';
 """
 
 
-def start_accounting(
-    folder: Path, ports: Ports, run: Callable[..., str]
-) -> dict[str, subprocess.Popen[bytes]]:
-    """Start MariaDB and slurmdbd; the daemons by name. `run` runs a SLURM command."""
-    database = _start_database(folder, ports)
-    daemon = spawn(folder, "slurmdbd", ["slurmdbd", "-D"])
+def start_slurmdbd(folder: Path) -> subprocess.Popen[bytes]:
+    """Start slurmdbd on a database that answers; does not wait."""
+    return spawn(folder, "slurmdbd", ["slurmdbd", "-D"])
 
-    def answers() -> bool:
-        if daemon.poll() is not None:
-            raise ClusterError(f"slurmdbd has ended: {_tail(folder, 'slurmdbd.log')}")
-        try:
-            run("sacctmgr", "-n", "-P", "list", "cluster")
-        except ClusterError:
-            return False
-        return True
 
-    until(answers, 60, lambda: f"slurmdbd does not answer: {_tail(folder, 'slurmdbd.log')}")
+def prepare_accounting(run: Callable[..., str]) -> None:
+    """Name the cluster and the user to a new slurmdbd; `run` runs a SLURM command."""
     # slurmctld must not be the first to name the cluster, nor a job the first to name an account.
     run("sacctmgr", "-i", "add", "cluster", "lab")
     run("sacctmgr", "-i", "add", "account", "lab", "Cluster=lab", "Description=lab")
     run("sacctmgr", "-i", "add", "user", user(), "Account=lab", "Cluster=lab")
-    return {"mariadbd": database, "slurmdbd": daemon}
 
 
-def _start_database(folder: Path, ports: Ports) -> subprocess.Popen[bytes]:
+def start_database(folder: Path, ports: Ports) -> subprocess.Popen[bytes]:
+    """Start a new MariaDB and wait until it has slurmdbd's database."""
     data, socket = folder / "mysql", folder / "run" / "mysql.sock"
     _call(
         "mariadb-install-db",

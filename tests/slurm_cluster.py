@@ -1,55 +1,29 @@
-"""A real SLURM cluster on this machine for one test session: started, broken, mended, removed.
+"""A real SLURM cluster on this machine for one test session: started, used, broken and mended.
 
-`Cluster.start` brings up munged, slurmctld and one slurmd a node with fake GPUs, all on 127.0.0.1
-and below one short folder, as root or as an ordinary user. It returns when every node is idle.
-`stop` leaves neither a process nor a file behind; it runs at exit, and the next start sweeps what a
-killed test session left. Partitions: `main` (default, preemptable), `high` (preempts `main`) and
-`short` (at most a minute).
+`Cluster.start` returns when every node, with its fake GPUs, is idle. The cluster is removed at
+exit, and the next start sweeps what a killed test session left. Partitions: `main` (default,
+preemptable), `high` (preempts `main`) and `short` (at most a minute). Everything waits for states,
+never for a time, and says what the logs say when a state does not come.
 """
 
 from __future__ import annotations
 
-import atexit
-import os
 import re
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from pathlib import Path
 
 import psutil
 
-from tests.slurm_accounting import start_accounting
-from tests.slurm_config import Accounting, Ports, Settings, write
-from tests.slurm_processes import (
-    NODE,
-    ClusterError,
-    destroy,
-    environ_of,
-    make_folder,
-    members,
-    spawn,
-    sweep,
-    until,
-)
+from tests.slurm_config import Accounting, Settings
+from tests.slurm_daemons import Daemons
+from tests.slurm_processes import ClusterError, destroy, environ_of, members, sweep, until
 
 USABLE = {"idle", "mixed", "allocated"}
-# A session inside somebody's SLURM job, or with defaults of its own, would change what jobs get.
-FOREIGN = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SINFO_", "SACCT_")
 
 
-class Cluster:
+class Cluster(Daemons):
     """A running cluster; use `Cluster.start`."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.folder: Path
-        self.folder, self._lock = make_folder()
-        self._owner = os.getpid()
-        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
-        atexit.register(self.stop)
 
     @classmethod
     def start(
@@ -81,6 +55,8 @@ class Cluster:
             cluster = cls(settings)
             try:
                 cluster._bring_up()
+                for name in settings.names:
+                    cluster._wait_for(f"slurmd.{name}", partial(cluster._is_usable, name))
             except BaseException as error:
                 cluster.stop()
                 if last or not isinstance(error, ClusterError):
@@ -95,38 +71,7 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    # --- Using it
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What a process needs in its environment to talk to this cluster."""
-        found = {"SLURM_CONF": str(self.folder / "slurm.conf")}
-        if self.settings.accounting == "shim":
-            found["PATH"] = f"{self.folder / 'bin'}:{os.environ.get('PATH', os.defpath)}"
-        return found
-
-    def run(
-        self, *command: str, stdin: str | None = None, cwd: Path | None = None, seconds: float = 60
-    ) -> str:
-        """What a SLURM command prints; ClusterError with what it says when it fails."""
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
-        try:
-            done = subprocess.run(
-                command,
-                env={**clean, **self.environment},
-                cwd=cwd or self.folder,
-                input=stdin,
-                stdin=subprocess.DEVNULL if stdin is None else None,
-                capture_output=True,
-                text=True,
-                timeout=seconds,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise ClusterError(f"{' '.join(command)} hung for {seconds:.0f} s") from error
-        if done.returncode:
-            said = (done.stderr + done.stdout).strip()
-            raise ClusterError(f"{' '.join(command)} exited with {done.returncode}: {said}")
-        return done.stdout
+    # --- Jobs
 
     def submit(self, script: str, *options: str) -> str:
         """sbatch a shell script; the job's id. Its output goes to the cluster's own folder."""
@@ -145,19 +90,18 @@ class Cluster:
         seen: list[str] = []
 
         def reached() -> bool:
-            nonlocal seen
-            try:
-                seen = self.states(job_id)
-            except ClusterError as error:  # a controller that restarts does not answer
-                seen = [str(error)]
+            seen[:] = self.states(job_id)
             return bool(seen) and set(seen) <= wanted
 
-        until(
-            reached,
-            seconds,
-            lambda: f"job {job_id} is {', '.join(seen)}, not {wanted}\n{self.logs()}",
+        self._eventually(
+            reached, seconds, lambda: f"job {job_id} is {', '.join(seen)}, not {sorted(wanted)}"
         )
         return seen[0]
+
+    def nodes_of(self, job_id: str) -> str:
+        """The nodes of a job, as SLURM writes them: n1, n[1-2]."""
+        found = self.run("squeue", "-a", "-h", "-r", "-t", "all", "-j", job_id, "-o", "%N")
+        return found.strip()
 
     def restarts(self, job_id: str) -> int:
         """How often a job was requeued."""
@@ -176,7 +120,7 @@ class Cluster:
 
         def started() -> bool:
             nonlocal pending_since
-            state = self.states(job_id)[0]
+            (state,) = set(self.states(job_id))
             if state == "RUNNING":
                 return self.restarts(job_id) > before
             if state != "PENDING":
@@ -187,13 +131,38 @@ class Cluster:
             self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")
             return True
 
-        until(started, seconds, lambda: f"job {job_id} is not requeued: {self.states(job_id)}")
+        self._eventually(started, seconds, lambda: f"job {job_id} is not requeued")
 
     def job_pids(self, job_id: str) -> list[int]:
         """The processes of a job (13) or of an array's task (13_1), as their environments tell."""
         return [p.pid for p in members(self.folder) if job_id in _job_names(p)]
 
-    # --- Breaking and mending it
+    def save(self, job_id: str) -> None:
+        """Wait until the controller has written to disk how this job stands now."""
+        marker = f"saved-{time.time_ns()}"
+        self.run("scontrol", "update", f"JobId={job_id}", f"AdminComment={marker}")
+        state = self.folder / "ctld" / "job_state"
+        self._eventually(
+            lambda: state.exists() and marker.encode() in state.read_bytes(),
+            60,
+            lambda: "the controller does not save its state",
+        )
+
+    def cancel_all(self) -> None:
+        """End all jobs; their processes are killed, as they may ignore what SLURM sends."""
+
+        def none_left() -> bool:
+            found = [line.split() for line in self._queue()]
+            ids = {job for job, state in found if state != "COMPLETING"}
+            if ids:
+                self.run("scancel", "-Q", *ids)
+            if found:
+                destroy(lambda: [p for p in members(self.folder) if _job_names(p)])
+            return not found
+
+        self._eventually(none_left, 60, lambda: f"jobs do not end: {self._queue()}")
+
+    # --- Nodes
 
     def node_state(self, name: str) -> set[str]:
         """A node's state and its flags, e.g. idle, or down and not_responding.
@@ -213,21 +182,15 @@ class Cluster:
 
         def reached() -> bool:
             nonlocal seen
-            seen = self._node_flags(name)
+            seen = self.node_state(name)
             return seen <= USABLE if state is None else state in seen
 
         what = state or "usable"
-        until(reached, seconds, lambda: f"{name} is {sorted(seen)}, not {what}\n{self.logs()}")
-
-    def kill_node(self, name: str) -> None:
-        """A node dies: its slurmd, the steps and the jobs' processes, at one instant."""
-        destroy(lambda: members(self.folder, name))
-        self._reap(f"slurmd.{name}")
+        self._eventually(reached, seconds, lambda: f"{name} is {sorted(seen)}, not {what}")
 
     def start_node(self, name: str) -> None:
         """Start a node's slurmd again and wait until the node is usable."""
-        if not self._alive(f"slurmd.{name}"):
-            self._start_slurmd(name)
+        self.start_slurmd(name)
         self.resume(name)
 
     def down(self, name: str) -> None:
@@ -235,155 +198,59 @@ class Cluster:
         self.run("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=test")
 
     def resume(self, name: str) -> None:
-        """Use a node again that was down; its slurmd must be running."""
+        """Use a node again that was down, and wait until it is usable; its slurmd must run."""
         # It may come back by itself in between, when there is nothing to resume.
-        if self._node_flags(name) & {"down", "drain", "fail"}:
-            self._quietly("scontrol", "update", f"NodeName={name}", "State=RESUME")
+        if self.node_state(name) & {"down", "drain", "fail"}:
+            try:
+                self.run("scontrol", "update", f"NodeName={name}", "State=RESUME")
+            except ClusterError:
+                if self.node_state(name) & {"down", "drain", "fail"}:
+                    raise
         self.wait_node(name)
 
-    def kill_controller(self) -> None:
-        """The controller crashes. What it learned after its last save (see `save`) is lost."""
-        controller = self._daemons.pop("slurmctld")
-        found = [p for p in members(self.folder) if p.info["name"] in ("slurmctld", "slurmscriptd")]
-        destroy(lambda: [p for p in members(self.folder) if p in found])
-        controller.wait()
-
-    def start_controller(self) -> None:
-        """Start the controller again and wait until it answers."""
-        if not self._alive("slurmctld"):
-            self._daemons["slurmctld"] = spawn(
-                self.folder, "slurmctld", ["slurmctld", "-D", "-f", str(self._conf)]
-            )
-        self._wait_for_daemon("slurmctld", self._controller_answers)
-
-    def save(self, job_id: str) -> None:
-        """Wait until the controller has written to disk how this job stands now."""
-        marker = f"saved-{time.time_ns()}"
-        self.run("scontrol", "update", f"JobId={job_id}", f"AdminComment={marker}")
-        state = self.folder / "ctld" / "job_state"
-
-        def written() -> bool:
-            try:
-                return marker.encode() in state.read_bytes()
-            except FileNotFoundError:
-                return False
-
-        until(written, 60, lambda: f"the controller does not save its state\n{self.logs()}")
-
-    def cancel_all(self) -> None:
-        """End all jobs; their processes are killed, as they may ignore what SLURM sends."""
-        ids = set(self.run("squeue", "-a", "-h", "-o", "%A").split())
-        if not ids:
-            return
-        self.run("scancel", "-Q", *ids)
-        until(self._queue_is_empty, 60, lambda: f"jobs do not end\n{self.logs()}")
-
     def restore(self) -> None:
-        """Make it as good as new after a test: daemons run, no job is left, every node is idle."""
-        if not self._alive("munged"):
-            raise ClusterError("munged has died")
+        """Make it as good as new after a test: daemons run, no job is left, all nodes are usable.
+
+        What cannot be mended is a ClusterError: start another cluster.
+        """
+        for name in self._running:
+            if name in ("munged", "mariadbd") and not self.alive(name):
+                raise ClusterError(f"{name} has died")
+        if self.settings.accounting == "slurmdbd":
+            self.start_accounting()
         self.start_controller()
         for name in self.settings.names:
-            if not self._alive(f"slurmd.{name}"):
-                self._start_slurmd(name)
+            self.start_slurmd(name)
         self.cancel_all()
         for name in self.settings.names:
             self.resume(name)
 
-    def stop(self) -> None:
-        """Kill every process of the cluster, make sure of it, and remove the folder."""
-        if os.getpid() != self._owner:  # a forked child runs its parent's exit handlers
-            return
-        atexit.unregister(self.stop)
-        destroy(lambda: members(self.folder))
-        for daemon in self._daemons.values():
-            daemon.wait()
-        self._daemons.clear()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self._lock.close()
-
-    def logs(self) -> str:
-        """The last lines of every log, for the message of what went wrong."""
-        parts = []
-        for path in sorted((self.folder / "log").glob("*")):
-            lines = path.read_text(errors="replace").splitlines()[-8:]
-            parts.append("\n".join([f"--- {path.name}", *lines]))
-        return "\n".join(parts)
-
-    # --- Starting
-
-    @property
-    def _conf(self) -> Path:
-        return self.folder / "slurm.conf"
-
-    def _bring_up(self) -> None:
-        ports = Ports.free(self.settings.nodes)
-        write(self.folder, self.settings, ports)
-        self._start_munge()
-        if self.settings.accounting == "slurmdbd":
-            self._daemons |= start_accounting(self.folder, ports, self.run)
-        self._daemons["slurmctld"] = spawn(
-            self.folder, "slurmctld", ["slurmctld", "-D", "-f", str(self._conf)]
-        )
-        for name in self.settings.names:
-            self._start_slurmd(name)
-        self._wait_for_daemon("slurmctld", self._controller_answers)
-        for name in self.settings.names:
-            self._wait_for_daemon(f"slurmd.{name}", partial(self._is_idle, name))
-
-    def _start_munge(self) -> None:
-        run, secret = self.folder / "run", self.folder / "munge"
-        argv = ["munged", "--foreground", "--force", "--num-threads=2"]
-        argv += [f"--key-file={secret}/key", f"--seed-file={secret}/seed"]
-        argv += [f"--socket={run}/munge.sock", f"--pid-file={run}/munged.pid"]
-        argv += [f"--log-file={self.folder}/log/munged.log"]
-        self._daemons["munged"] = spawn(self.folder, "munged", argv)
-        self._wait_for_daemon("munged", (run / "munge.sock").exists)
-
-    def _start_slurmd(self, name: str) -> None:
-        argv = ["slurmd", "-D", "-f", str(self._conf), "-N", name]
-        daemon = spawn(self.folder, f"slurmd.{name}", argv, {NODE: name})
-        self._daemons[f"slurmd.{name}"] = daemon
-
     # --- Looking
 
-    def _wait_for_daemon(self, name: str, ready: Callable[[], object]) -> None:
-        def ready_or_dead() -> bool:
-            if not self._alive(name):
-                raise ClusterError(f"{name} has ended\n{self.logs()}")
-            return bool(ready())
+    def _queue(self) -> list[str]:
+        return self.run("squeue", "-a", "-h", "-o", "%A %T").splitlines()
 
-        until(ready_or_dead, 60, lambda: f"{name} does not get ready\n{self.logs()}")
-
-    def _controller_answers(self) -> bool:
-        return "is UP" in self._quietly("scontrol", "ping")
-
-    def _is_idle(self, name: str) -> bool:
-        return self._node_flags(name) == {"idle"}
-
-    def _node_flags(self, name: str) -> set[str]:
+    def _is_usable(self, name: str) -> bool:
         try:
-            return self.node_state(name)
-        except ClusterError as error:  # a controller that restarts does not answer
-            return {str(error)}
+            return self.node_state(name) <= USABLE
+        except ClusterError:
+            return False
 
-    def _queue_is_empty(self) -> bool:
-        destroy(lambda: [p for p in members(self.folder) if _job_names(p)])
-        return self._quietly("squeue", "-a", "-h") == ""
+    def _eventually(
+        self, condition: Callable[[], bool], seconds: float, what: Callable[[], str]
+    ) -> None:
+        """Wait for a condition; a command that fails meanwhile, as in a restart, is asked again."""
+        error = ""
 
-    def _alive(self, name: str) -> bool:
-        return name in self._daemons and self._daemons[name].poll() is None
+        def holds() -> bool:
+            nonlocal error
+            try:
+                return condition()
+            except ClusterError as failure:
+                error = f"\n{failure}"
+                return False
 
-    def _reap(self, name: str) -> None:
-        if name in self._daemons:
-            self._daemons.pop(name).wait()
-
-    def _quietly(self, *command: str) -> str:
-        """What a command prints, or what its failure says."""
-        try:
-            return self.run(*command)
-        except ClusterError as error:
-            return str(error)
+        until(holds, seconds, lambda: f"{what()}{error}\n{self.logs()}")
 
 
 def _job_names(process: psutil.Process) -> tuple[str, ...]:

@@ -7,12 +7,14 @@ and MariaDB. While a test has one of them, every SLURM command and submitit talk
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 
 import pytest
 
-from tests.slurm_cluster import FOREIGN, Cluster
+from tests.slurm_cluster import Cluster
 from tests.slurm_config import Accounting
+from tests.slurm_daemons import FOREIGN
 from tests.slurm_packages import missing, required
 from tests.slurm_processes import ClusterError
 
@@ -29,7 +31,8 @@ class Shared:
         if self.cluster is not None:
             try:
                 self.cluster.restore()
-            except ClusterError:
+            except ClusterError as error:
+                warnings.warn(f"the tests' cluster is replaced: {error}", stacklevel=2)
                 self.stop()
         if self.cluster is None:
             self.cluster = Cluster.start(nodes=3, accounting=self.accounting)
