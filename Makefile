@@ -26,6 +26,7 @@ demo: $(INSTALLED)
 	@echo "open the record:  $(BIN)/spam-lab ui"
 
 test: $(INSTALLED)
+	@$(BIN)/python -m tests.slurm_packages
 	$(BIN)/python -m pytest
 
 check: $(INSTALLED)
