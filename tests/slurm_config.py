@@ -91,6 +91,7 @@ def write(folder: Path, settings: Settings, ports: Ports) -> None:
     (folder / "munge" / "key").write_bytes(os.urandom(128))
     (folder / "slurm.conf").write_text(slurm_conf(folder, settings, ports))
     (folder / "gres.conf").write_text(gres_conf(folder, settings))
+    (folder / "cgroup.conf").write_text(CGROUP_CONF)
     if settings.accounting == "shim":
         (folder / "bin" / "sacct").write_text(SACCT)
         (folder / "bin" / "sacct").chmod(0o755)
@@ -227,6 +228,11 @@ StorageUser=slurm
 StoragePass=slurm
 StorageLoc=slurm_acct_db
 """
+
+
+# slurmd looks for the machine's cgroups although no plugin of these clusters uses any, and does not
+# start where they are not mounted or not its user's. Version 1 of this plugin looks at nothing.
+CGROUP_CONF = "CgroupPlugin=cgroup/v1\n"
 
 
 # Stands in for sacct where no slurmdbd runs: the same columns, from the controller's memory. An

@@ -119,7 +119,7 @@ def _no_services(root: list[str]) -> Iterator[None]:
 
 
 def _call(root: list[str], command: list[str], end: float) -> None:
-    """Run a command until `end` at most; CannotInstall with the last line that it says."""
+    """Run a command until `end` at most; CannotInstall with the first error that it tells."""
     seconds = max(1, round(end - time.monotonic()))
     # Not Python's own timeout: an ordinary user may not kill what sudo started.
     limited = [*root, "timeout", "--kill-after=10", str(seconds), *command]
@@ -128,7 +128,7 @@ def _call(root: list[str], command: list[str], end: float) -> None:
         raise CannotInstall(f"apt-get took longer than {SECONDS} s")
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or ["apt-get failed"]
-        raise CannotInstall(said[-1])
+        raise CannotInstall(next((line for line in said if line.startswith("E:")), said[-1]))
 
 
 if __name__ == "__main__":
