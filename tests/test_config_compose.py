@@ -4,10 +4,14 @@ scalar overrides equals Hydra's own composition."""
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from spam_lab.config.compose import (
     CONF,
@@ -20,6 +24,7 @@ from spam_lab.config.compose import (
     run_config,
 )
 from spam_lab.config.fields import ConfigError, walk
+from spam_lab.config.schema import check
 from spam_lab.orchestrate.expand import expand, load_sweep, sweep_names
 
 REFUSED = [
@@ -179,3 +184,64 @@ def test_a_sweep_refuses_all_its_bad_cells_at_once() -> None:
     with pytest.raises(ConfigError) as error:
         expand(load_sweep("figure9"), ["train.micro_batch_size=3"])
     assert len(str(error.value).splitlines()) > 15
+
+
+SETTABLE: dict[str, list[object]] = {
+    "seed": [0, 3],
+    "data_seed": [5],
+    "optimizer.theta": [500, 5e3, "1000"],
+    "optimizer.delta_t": [7],
+    "optimizer.lr": [0.1, 1],
+    "optimizer.weight_decay": [0.1],
+    "model.name": ["llama_60m", "mine"],
+    "model.hidden_size": [64],
+    "scale.lr": [3.0],
+    "scale.name": ["other"],
+    "schedule.steps": [100],
+    "train.micro_batch_size": [2, None],
+    "train.device": ["cpu"],
+    "cluster.name": ["inline"],
+    "cluster.gpus": [2],
+    "cluster.time": [30],
+    "paths.runs": ["elsewhere"],
+    "evaluation.every": [10],
+    "stabilizer.embed_detach": [0.1, None],
+    "optimizer": ["spam", "adam"],
+    "model": ["llama_130m"],
+    "scale": ["small"],
+    "cluster": ["slurm"],
+}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.sampled_from(sorted(SETTABLE)), max_size=6, unique=True).flatmap(
+        lambda keys: st.fixed_dictionaries({key: st.sampled_from(SETTABLE[key]) for key in keys})
+    )
+)
+def test_the_fast_way_is_the_whole_way(values: dict[str, object]) -> None:
+    """Against Hydra's own composition of the same overrides, interpolations and all."""
+    lines = [f"{key}={'null' if value is None else value}" for key, value in values.items()]
+    register()
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+            whole: object = OmegaConf.to_object(compose("config", overrides=lines))
+    except OmegaConfBaseException:  # a model that no table knows, without a learning rate
+        with pytest.raises(ConfigError):
+            compose_command(lines)
+        return
+    try:
+        fast: object = compose_command(lines)
+    except ConfigError:  # refused by our own checks: what was set is what they see
+        with pytest.raises(ConfigError):
+            check(whole)
+        return
+    assert fast == whole
+
+
+def test_two_thousand_runs_compose_in_seconds() -> None:
+    """Processor time, so that a busy machine does not matter."""
+    start = time.process_time()
+    for row in expand_multirun(["seed=range(0,5)", "optimizer.theta=range(1,401)"]):
+        compose_run(row)
+    assert time.process_time() - start < 12

@@ -34,6 +34,7 @@ from omegaconf.errors import (
 from spam_lab.config import schema
 from spam_lab.config.fields import ConfigError
 from spam_lab.config.scaling import register_resolver
+from spam_lab.config.settled import SCALAR, References, references, with_settings
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 """The folder of YAML groups."""
@@ -163,10 +164,58 @@ def _typed(parsed: list[Override], more: Mapping[str, Any] | None = None) -> sch
                 f"{group}={name} is not known: one of {', '.join(options[group])}"
                 + _nearest(name, options[group])
             )
-    config = copy.deepcopy(_composed(tuple(sorted(chosen.items())), tuple(special)))
+    choice = tuple(sorted(chosen.items()))
+    known = _references(choice, tuple(special))
+    # What others are worked out from is composed with; the rest is set in the result.
+    decided = [pair for pair in plain if _decides(known, pair)]
+    rest = [pair for pair in plain if not _decides(known, pair)]
+    if all(isinstance(value, SCALAR) for _, value in decided):
+        base = _settled(choice, tuple(special), tuple(decided))
+        settled = with_settings(base, known, rest) if base is not None else None
+        if settled is not None:
+            schema.check(settled)
+            return settled
+    return _fully(choice, tuple(special), plain)
+
+
+def _decides(known: References, pair: tuple[str, Any]) -> bool:
+    return known.decides_others(pair[0])
+
+
+def _fully(
+    choice: tuple[tuple[str, str], ...], special: tuple[str, ...], plain: Sequence[tuple[str, Any]]
+) -> schema.CommandConfig:
+    """Everything through OmegaConf, as Hydra does it: slow, and right in every case."""
+    command = _object(_merged(choice, special, plain))
+    schema.check(command)
+    return command
+
+
+def _merged(
+    choice: tuple[tuple[str, str], ...], special: tuple[str, ...], plain: Sequence[tuple[str, Any]]
+) -> DictConfig:
+    config = copy.deepcopy(_composed(choice, special))
     for key, value in plain:
         _set(config, key, value)
-    return _resolved(config)
+    return config
+
+
+@cache
+def _settled(
+    choice: tuple[tuple[str, str], ...],
+    special: tuple[str, ...],
+    decided: tuple[tuple[str, Any], ...],
+) -> schema.CommandConfig | None:
+    """The typed config to set the rest in; None where it needs the rest to make sense."""
+    try:
+        return _object(_merged(choice, special, decided))
+    except ConfigError:
+        return None
+
+
+@cache
+def _references(choice: tuple[tuple[str, str], ...], special: tuple[str, ...]) -> References:
+    return references(_composed(choice, special))
 
 
 @cache
@@ -197,7 +246,7 @@ def _set(config: DictConfig, key: str, value: Any) -> None:
         raise ConfigError(f"{key}={value}: {str(error).splitlines()[0]}") from None
 
 
-def _resolved(config: DictConfig) -> schema.CommandConfig:
+def _object(config: DictConfig) -> schema.CommandConfig:
     try:
         command = OmegaConf.to_object(config)
     except InterpolationResolutionError as error:
@@ -205,7 +254,6 @@ def _resolved(config: DictConfig) -> schema.CommandConfig:
     except OmegaConfBaseException as error:
         raise ConfigError(" ".join(str(error).split())) from None
     assert isinstance(command, schema.CommandConfig)
-    schema.check(command)
     return command
 
 
