@@ -25,6 +25,10 @@ USABLE = {"idle", "mixed", "allocated"}
 class Cluster(Daemons):
     """A running cluster; use `Cluster.start`."""
 
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._started: dict[str, int] = {}  # job -> its requeues that `start_now` has seen
+
     @classmethod
     def start(
         cls,
@@ -108,23 +112,23 @@ class Cluster(Daemons):
         found = re.search(r"Restarts=(\d+)", self.run("scontrol", "show", "job", "-o", job_id))
         return int(found[1]) if found else 0
 
-    def start_now(self, job_id: str, seconds: float = 60) -> None:
-        """Skip the wait of a job that is being requeued: wait until it is pending, then start it.
+    def start_now(self, job_id: str, restarts: int | None = None, seconds: float = 60) -> None:
+        """Skip the wait of a job (or one task) that is being requeued.
 
-        A job that was requeued and has started again meanwhile needs nothing. A node that ended the
-        job refuses credentials of that same second, and the job would be FAILED: the next second is
-        waited for.
+        Waits until it has been requeued `restarts` times (once more with each call, if not given)
+        and is pending, and lets it start. It may have started again by itself meanwhile. A node
+        that ended the job refuses credentials of that same second, and the job would be FAILED: the
+        next second is waited for.
         """
-        before = self.restarts(job_id)
+        wanted = self._started.get(job_id, 0) + 1 if restarts is None else restarts
         pending_since: int | None = None
 
         def started() -> bool:
             nonlocal pending_since
-            (state,) = set(self.states(job_id))
-            if state == "RUNNING":
-                return self.restarts(job_id) > before
-            if state != "PENDING":
+            if self.restarts(job_id) < wanted:
                 return False
+            if self.states(job_id) != ["PENDING"]:
+                return self.states(job_id) != ["COMPLETING"]
             pending_since = pending_since or int(time.time())
             if int(time.time()) <= pending_since:
                 return False
@@ -132,6 +136,7 @@ class Cluster(Daemons):
             return True
 
         self._eventually(started, seconds, lambda: f"job {job_id} is not requeued")
+        self._started[job_id] = wanted
 
     def job_pids(self, job_id: str) -> list[int]:
         """The processes of a job (13) or of an array's task (13_1), as their environments tell."""

@@ -101,11 +101,8 @@ def write(folder: Path, settings: Settings, ports: Ports) -> None:
 
 
 def user() -> str:
-    """Who runs the cluster: the invoking user, who may have a number only."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
+    """Who runs the cluster: the invoking user."""
+    return pwd.getpwuid(os.getuid()).pw_name
 
 
 def slurm_conf(folder: Path, settings: Settings, ports: Ports) -> str:

@@ -15,7 +15,7 @@ import pytest
 from tests.slurm_cluster import Cluster
 from tests.slurm_config import Accounting
 from tests.slurm_daemons import FOREIGN
-from tests.slurm_packages import missing, required
+from tests.slurm_packages import obstacle, required
 from tests.slurm_processes import ClusterError
 
 
@@ -78,12 +78,13 @@ def slurm_accounting(
 
 
 def need_slurm(accounting: bool = False) -> None:
-    """Skip a test where SLURM is not installed; fail it where that must not be."""
-    packages = missing(accounting)
-    if packages and required():
-        pytest.fail(f"SLURM is required here and not installed: {' '.join(packages)}")
-    if packages:
-        pytest.skip(f"not installed: {' '.join(packages)} (`python -m tests.slurm_packages`)")
+    """Skip a test where no cluster can be had; fail it where that must not be."""
+    reason = obstacle(accounting)
+    if reason is None:
+        return
+    if required():
+        pytest.fail(f"a real SLURM cluster is required here: {reason}")
+    pytest.skip(f"needs a real SLURM cluster: {reason}")
 
 
 def _lent(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:

@@ -2,13 +2,14 @@
 
 `python -m tests.slurm_packages` installs what is missing where it may (root, or sudo without a
 password) and says in one line why it could not; it never fails. Nothing is started by the packages,
-now or at the next boot. Tests that need a cluster ask `missing`: they are skipped without one, and
-fail where `required` says that one must be there.
+now or at the next boot. Tests that need a cluster ask `obstacle`: they are skipped where there is
+one, and fail where `required` says that a cluster must be had.
 """
 
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 import time
@@ -39,6 +40,17 @@ def missing(accounting: bool = False) -> list[str]:
     """The packages that a cluster needs and this machine has not."""
     wanted = {**PROGRAMS, **(ACCOUNTING if accounting else {})}
     return [package for package, name in wanted.items() if program(name) is None]
+
+
+def obstacle(accounting: bool = False) -> str | None:
+    """Why a cluster cannot be had here."""
+    if packages := missing(accounting):
+        return f"not installed: {' '.join(packages)} (`python -m tests.slurm_packages` does it)"
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        return f"SLURM runs for users with a name, and user {os.getuid()} has none"
+    return None
 
 
 def required() -> bool:
