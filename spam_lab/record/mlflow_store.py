@@ -17,7 +17,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,8 +34,16 @@ _ENVIRONMENT = {
 }
 
 
+ACCOUNT = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+"""Who asks a server with basic auth, in the environment; MLflow's client reads them itself."""
+
+
 class TrackingError(RuntimeError):
     """The record cannot be used; the text names the store and says what to do."""
+
+
+class RefusedError(TrackingError):
+    """The record will not be usable by waiting: a wrong password, a missing driver."""
 
 
 def tracking_uri(runs_root: Path) -> str:
@@ -61,8 +69,19 @@ def sqlite_path(uri: str) -> Path | None:
 
 def shown(uri: str) -> str:
     """An address without the password in it."""
-    password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
+    hidden = re.sub(r"(://[^:/@]*:).*@", r"\1***@", uri)
+    return re.sub(r"([?&]\w*password=)[^&#]*", r"\1***", hidden, flags=re.IGNORECASE)
+
+
+def masked(text: str, uri: str) -> str:
+    """What a program wrote about the store at `uri`, without any password that it may hold."""
+    secrets = {os.environ.get(ACCOUNT[1], "")}
+    for pattern in (r"://[^:/@]*:(.*)@", r"[?&]\w*password=([^&#]*)"):
+        for secret in re.findall(pattern, uri, flags=re.IGNORECASE):
+            secrets |= {secret, unquote(secret)}
+    for secret in sorted(secrets - {""}, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
 
 
 @contextlib.contextmanager
@@ -140,7 +159,7 @@ def _explained(uri: str) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise TrackingError(_explanation(uri, error)) from error
+        raise _explanation(uri, error) from error
     except Exception as error:
         # These classes live in what is imported late; requests' errors are OSErrors.
         from mlflow.exceptions import MlflowException
@@ -148,14 +167,31 @@ def _explained(uri: str) -> Iterator[None]:
 
         if not isinstance(error, MlflowException | SQLAlchemyError | ImportError):
             raise
-        raise TrackingError(_explanation(uri, error)) from error
+        raise _explanation(uri, error) from error
 
 
-def _explanation(uri: str, error: Exception) -> str:
-    password = urlsplit(uri).password
-    reason = re.sub(r"\s+", " ", str(error)).strip()
-    reason = reason.replace(password, "***") if password else reason
-    if "locked" in reason:
+def _explanation(uri: str, error: Exception) -> TrackingError:
+    reason = masked(re.sub(r"\s+", " ", str(error)).strip(), uri)[:300]
+    safe = "Run directories are untouched"
+    kind = TrackingError
+    code = getattr(error, "error_code", "")
+    if is_server(uri) and code in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"):
+        names, given = " and ".join(ACCOUNT), all(os.environ.get(name) for name in ACCOUNT)
+        found = "what they say now is no account there" if given else "they are not both set"
+        return RefusedError(
+            f"the server at {shown(uri)} refuses you: {names} in the environment must be an "
+            f"account of that server, and {found}. {safe}; set both, then sync again."
+        )
+    if is_server(uri) and code == "PERMISSION_DENIED":
+        kind = RefusedError
+        advice = "ask whoever runs that server to let you write, then sync again"
+    elif isinstance(error, ImportError):
+        kind = RefusedError
+        advice = (
+            "install that driver (for PostgreSQL: pip install 'psycopg[binary]', and an address "
+            "that begins with postgresql+psycopg://), then sync again"
+        )
+    elif "locked" in reason:
         advice = "another program is writing to it: close it or wait, then sync again"
     elif "not a database" in reason or "malformed" in reason:
         advice = "move the file away and sync again: the record is rebuilt from the run directories"
@@ -166,7 +202,4 @@ def _explanation(uri: str, error: Exception) -> str:
         )
     else:
         advice = "once that is mended, sync again"
-    return (
-        f"the record at {shown(uri)} cannot be used: {reason[:300]}. "
-        f"Run directories are untouched; {advice}."
-    )
+    return kind(f"the record at {shown(uri)} cannot be used: {reason}. {safe}; {advice}.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from spam_lab.record.mlflow_store import (
     shown,
 )
 from spam_lab.record.run_writer import Outcome, RunWriter, set_tags
+from spam_lab.record.state import State
 from spam_lab.record.store import StoreError, SweepManifest, run_directories, sweep_manifests
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ _PROGRESS_SECONDS = 5.0
 
 @dataclass
 class SyncReport:
-    """What a sync did. `experiments` maps names to MLflow's ids."""
+    """What a sync did. `experiments` maps names to MLflow's ids; `states` counts the runs as they
+    were read, those that a sweep asks for and that have no directory yet as planned."""
 
     store: str
     new: int = 0
@@ -50,7 +52,13 @@ class SyncReport:
     unchanged: int = 0
     sweeps: int = 0
     experiments: dict[str, str] = field(default_factory=dict)
+    states: Counter[State] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def unfinished(self) -> int:
+        """How many runs have not ended."""
+        return sum(count for state, count in self.states.items() if not state.has_ended)
 
 
 def sync(
@@ -74,6 +82,7 @@ def sync(
         report = SyncReport(shown(tracking_uri))
         manifests = _manifests(runs_root)
         sources = _sources(runs_root, report.problems)
+        report.states = _states(manifests, sources)
         with open_store(tracking_uri) as client:
             location = None if is_server(tracking_uri) else artifact_root(runs_root)
             scales = {m.scale for m in manifests} | {s.scale for s in sources.values()}
@@ -208,6 +217,13 @@ def _sources(runs_root: Path, problems: list[str]) -> dict[str, RunSource]:
         except (ValueError, LookupError, TypeError, OSError) as error:
             problems.append(f"{directory.path} cannot be understood: {error!r}")
     return sources
+
+
+def _states(manifests: Sequence[SweepManifest], sources: Mapping[str, RunSource]) -> Counter[State]:
+    asked = {run_id for manifest in manifests for run_id in manifest.run_ids}
+    states = Counter(source.status.state for source in sources.values())
+    states[State.PLANNED] += len(asked - set(sources))
+    return states
 
 
 @contextlib.contextmanager
