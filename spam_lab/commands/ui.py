@@ -16,14 +16,22 @@ import sys
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from spam_lab.commands import CommandError, add_runs_argument, require_runs
-from spam_lab.record.mlflow_store import artifact_root, is_server, shown, sqlite_path, tracking_uri
+from spam_lab.commands.account import Account
+from spam_lab.record.mlflow_store import (
+    artifact_root,
+    is_server,
+    masked,
+    shown,
+    sqlite_path,
+    tracking_uri,
+)
 
 SUMMARY = "look at the record in MLflow's pages"
 DETAILS = """
@@ -33,6 +41,13 @@ reload the page.
 
 The server has no password. It listens on this machine only; to look at it from another one, tunnel:
   ssh -N -L 5000:127.0.0.1:5000 THIS_MACHINE
+
+With --auth it asks for one account, whose name and password you set in the environment as
+MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (12 characters or more). With the same two
+variables and MLFLOW_TRACKING_URI=http://THIS_MACHINE:5000, spam-lab sync writes through it. Names
+that others reach it by go into MLFLOW_SERVER_ALLOWED_HOSTS, as MLflow answers to no other:
+  MLFLOW_SERVER_ALLOWED_HOSTS='localhost:*,127.0.0.1:*,node7:*' spam-lab ui --auth --host 0.0.0.0
+For an account for each member, run MLflow's own server: mlflow server --app-name basic-auth
 """
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -50,6 +65,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
     )
+    parser.add_argument(
+        "--auth",
+        action="store_true",
+        help="ask for the account in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    )
 
 
 def run(arguments: Namespace) -> int:
@@ -62,26 +82,34 @@ def run(arguments: Namespace) -> int:
     path = sqlite_path(uri)
     if path and not path.exists():
         raise CommandError(f"nothing is recorded at {shown(uri)} yet: run spam-lab sync first")
+    account = Account.from_environment() if arguments.auth else None
     host: str = arguments.host
     if host not in _LOOPBACK:
-        print(
-            f"warning: there is no password; whoever reaches {host} reads and changes the record. "
-            "An SSH tunnel to 127.0.0.1 is safer.",
-            file=sys.stderr,
+        danger = (
+            "the password and the record travel unencrypted. A proxy with TLS before 127.0.0.1"
+            if account
+            else f"there is no password; whoever reaches {host} reads and changes the record. "
+            "An SSH tunnel to 127.0.0.1"
         )
+        print(f"warning: {danger} is safer.", file=sys.stderr)
     port = _port(host, arguments.port)
     print(f"starting MLflow on {host}:{port} (10 to 60 s) ...", flush=True)
     reached = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host
     address = f"http://{reached}:{port}"
     with _interruptible(), tempfile.TemporaryFile() as log:
         try:
-            with _server(uri, arguments.runs, host, port, log) as server:
-                _wait_until_ready(server, address, log)
-                for name, url in _experiment_pages(address):
+            with (
+                _account_environment(account) as environment,
+                _server(uri, arguments.runs, host, port, environment, log) as server,
+            ):
+                _wait_until_ready(server, address, uri, log)
+                for name, url in _experiment_pages(address, account):
                     print(f"{name}: {url}")
+                if account:
+                    print(f"sign in as {account.name}")
                 print("Ctrl-C stops it", flush=True)
                 server.wait()
-                raise CommandError(f"MLflow's server ended by itself: {_tail(log)}")
+                raise CommandError(f"MLflow's server ended by itself: {_tail(log, uri)}")
         except KeyboardInterrupt:
             print("stopped")
     return 0
@@ -124,19 +152,28 @@ def _interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _account_environment(
+    account: Account | None,
+) -> contextlib.AbstractContextManager[dict[str, str]]:
+    return account.environment() if account else contextlib.nullcontext({})
+
+
 @contextlib.contextmanager
 def _server(
-    uri: str, runs: Path, host: str, port: int, log: IO[bytes]
+    uri: str, runs: Path, host: str, port: int, account: Mapping[str, str], log: IO[bytes]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """MLflow's server in a process group of its own, all of which ends with the block."""
+    """MLflow's server in a process group of its own, all of which ends with the block. `account` is
+    what its environment says about who may use it; empty where anybody may."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
     command += ["--workers", "1", "--no-serve-artifacts"]
     command += ["--default-artifact-root", artifact_root(runs)]
+    command += ["--app-name", "basic-auth"] if account else []
     environment = {
         **os.environ,
         "MLFLOW_BACKEND_STORE_URI": uri,  # arguments are public, and it may hold a password
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        **account,
     }
     # An interruption while the process is being made would lose its handle: it is kept for later.
     kept: list[int] = []
@@ -165,27 +202,36 @@ def _end(server: subprocess.Popen[bytes]) -> None:
     server.wait()
 
 
-def _wait_until_ready(server: subprocess.Popen[bytes], address: str, log: IO[bytes]) -> None:
+def _wait_until_ready(
+    server: subprocess.Popen[bytes], address: str, uri: str, log: IO[bytes]
+) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise CommandError(f"MLflow's server did not start: {_tail(log)}")
+            raise CommandError(f"MLflow's server did not start: {_tail(log, uri)}")
         with contextlib.suppress(URLError, OSError), urlopen(f"{address}/health", timeout=5):
             return
         time.sleep(0.3)
-    raise CommandError(f"MLflow's server does not answer: {_tail(log)}")
+    raise CommandError(f"MLflow's server does not answer: {_tail(log, uri)}")
 
 
-def _experiment_pages(address: str) -> list[tuple[str, str]]:
+def _experiment_pages(address: str, account: Account | None) -> list[tuple[str, str]]:
     """Each experiment of ours and the page of its runs; the server's own start page is about
     traces of language-model applications."""
     request = Request(
         f"{address}/api/2.0/mlflow/experiments/search",
         data=json.dumps({"max_results": 1000}).encode(),
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json", **(account.header() if account else {})},
     )
-    with urlopen(request, timeout=60) as answer:
-        found: list[dict[str, Any]] = json.load(answer).get("experiments", [])
+    try:
+        with urlopen(request, timeout=60) as answer:
+            found: list[dict[str, Any]] = json.load(answer).get("experiments", [])
+    except HTTPError as error:
+        said = error.read().decode(errors="replace").strip()[:200]
+        raise CommandError(
+            f"MLflow's server refuses this machine ({error.code}: {said}): where "
+            "MLFLOW_SERVER_ALLOWED_HOSTS is set, 127.0.0.1:* must be among them"
+        ) from None
     pages = [
         (entry["name"], f"{address}/#/experiments/{entry['experiment_id']}/runs")
         for entry in found
@@ -194,8 +240,8 @@ def _experiment_pages(address: str) -> list[tuple[str, str]]:
     return sorted(pages) or [("no runs are recorded yet", address)]
 
 
-def _tail(log: IO[bytes]) -> str:
-    """The last line that the server wrote."""
+def _tail(log: IO[bytes], uri: str) -> str:
+    """The last line that the server wrote, without a password."""
     log.seek(0)
     lines = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "it wrote nothing"
+    return masked(lines[-1].strip(), uri) if lines else "it wrote nothing"
