@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spam_lab.record.metrics import MetricWriter, rewind
 from spam_lab.record.mlflow_store import open_store, tracking_uri
 from spam_lab.record.state import State
 from spam_lab.record.store import RunDirectory, SweepManifest
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 
 class GrowingRun:
@@ -73,8 +78,9 @@ def finished_runs(root: Path, count: int) -> None:
     SweepManifest("figure9", "nano", ids, description="Which theta?").write(root)
 
 
-def content_of(uri: str) -> dict[str, Any]:
-    """All that a store says, but for MLflow's own ids and the times of sweeps."""
+def content_of(uri: str, only: Collection[str] | None = None) -> dict[str, Any]:
+    """All that a store says, but for MLflow's own ids and the times of sweeps; or `only` what it
+    says under these keys."""
     with open_store(uri) as client:
         experiments = {e.experiment_id: e.name for e in client.search_experiments()}
         runs = list(client.search_runs(list(experiments)))
@@ -88,7 +94,8 @@ def content_of(uri: str) -> dict[str, Any]:
             what = tags.get("spam_lab.run_id") or tags["spam_lab.sweep"]
             key = f"{experiments[run.info.experiment_id]}/{what}"
             assert key not in found
-            artifacts = Path(run.info.artifact_uri.removeprefix("file://").replace("%20", " "))
+            if only is not None and key not in only:
+                continue
             found[key] = {
                 "name": run.info.run_name,
                 "status": run.info.status,
@@ -103,9 +110,24 @@ def content_of(uri: str) -> dict[str, Any]:
                     )
                     for name in sorted(run.data.metrics)
                 },
-                "artifacts": {p.name: p.read_text() for p in sorted(artifacts.glob("*"))},
+                "artifacts": _artifacts(client, run),
             }
         return found
+
+
+def _artifacts(client: MlflowClient, run: Run) -> dict[str, str]:
+    uri: str = run.info.artifact_uri
+    if uri.startswith("file://"):
+        folder = Path(uri.removeprefix("file://").replace("%20", " "))
+        return {path.name: path.read_text() for path in sorted(folder.glob("*"))}
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    with tempfile.TemporaryDirectory() as copies:  # the server keeps them
+        return {
+            entry.path: Path(
+                client.download_artifacts(run.info.run_id, entry.path, copies)
+            ).read_text()
+            for entry in client.list_artifacts(run.info.run_id)
+        }
 
 
 def in_a_process(action: Callable[[], object]) -> int:
