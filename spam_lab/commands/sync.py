@@ -24,7 +24,7 @@ run a sweep, a child run a run. Safe at any time, also while runs go on, and as 
 what was recorded is not recorded twice, and a record that was deleted is rebuilt.
 
 The record is kept in DIR/mlflow.db, or wherever MLFLOW_TRACKING_URI says (an http:// server or a
-database). A server that asks who you are reads MLFLOW_TRACKING_USERNAME and
+database). To a server that asks who you are, it gives MLFLOW_TRACKING_USERNAME and
 MLFLOW_TRACKING_PASSWORD from the environment.
 
   spam-lab sync                 once
@@ -32,7 +32,8 @@ MLFLOW_TRACKING_PASSWORD from the environment.
   MLFLOW_TRACKING_URI=http://mlflow.lab:5000 spam-lab sync --watch 60
 
 A watch whose server goes away says so once, keeps trying, and records everything when it is back.
-Start it when the runs are there, on one machine; workers never talk to MLflow.
+Start it when the runs are there, on one machine; workers never talk to MLflow. A run that was
+preempted, or whose worker vanished, has not ended: it is waited for.
 """
 
 _SECONDS = 30.0
