@@ -9,11 +9,16 @@ from __future__ import annotations
 import os
 import pwd
 import random
+import re
 import socket
+import subprocess
 import time
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Literal
+
+from tests.slurm_processes import ClusterError, program
 
 Accounting = Literal["none", "shim", "slurmdbd"]
 
@@ -91,7 +96,7 @@ def write(folder: Path, settings: Settings, ports: Ports) -> None:
     (folder / "munge" / "key").write_bytes(os.urandom(128))
     (folder / "slurm.conf").write_text(slurm_conf(folder, settings, ports))
     (folder / "gres.conf").write_text(gres_conf(folder, settings))
-    (folder / "cgroup.conf").write_text(CGROUP_CONF)
+    (folder / "cgroup.conf").write_text(cgroup_conf())
     if settings.accounting == "shim":
         (folder / "bin" / "sacct").write_text(SACCT)
         (folder / "bin" / "sacct").chmod(0o755)
@@ -103,6 +108,18 @@ def write(folder: Path, settings: Settings, ports: Ports) -> None:
 def user() -> str:
     """Who runs the cluster: the invoking user."""
     return pwd.getpwuid(os.getuid()).pw_name
+
+
+@cache
+def version() -> tuple[int, int]:
+    """The year and month of the installed SLURM."""
+    said = subprocess.run(
+        [program("slurmctld") or "slurmctld", "-V"], capture_output=True, text=True
+    )
+    found = re.search(r"(\d+)\.(\d+)", said.stdout)
+    if found is None:
+        raise ClusterError(f"slurmctld does not tell its version: {said.stdout}{said.stderr}")
+    return int(found[1]), int(found[2])
 
 
 def slurm_conf(folder: Path, settings: Settings, ports: Ports) -> str:
@@ -156,14 +173,16 @@ def slurm_conf(folder: Path, settings: Settings, ports: Ports) -> str:
         "SlurmctldTimeout": 10,
         "SlurmdTimeout": 10,
         "BatchStartTimeout": 30,
-        "MessageTimeout": 10,
         "TCPTimeout": 2,
-        "UnkillableStepTimeout": 20,
+        "MessageTimeout": 10,
+        "UnkillableStepTimeout": 50,  # newer versions want five times the former
         "GresTypes": "gpu",
         "AccountingStorageType": "accounting_storage/none",
     }
-    if settings.preempt_signal:
+    if settings.preempt_signal and version() < (23, 2):
         values["SlurmctldParameters"] = "preempt_send_user_signal"
+    elif settings.preempt_signal:
+        values["PreemptParameters"] = "send_user_signal"
     if settings.max_array_size is not None:
         values["MaxArraySize"] = settings.max_array_size
     if settings.accounting == "slurmdbd":
@@ -207,6 +226,16 @@ def gres_conf(folder: Path, settings: Settings) -> str:
     return "".join(f"NodeName={names} Name=gpu File={file}\n" for file in files)
 
 
+def cgroup_conf() -> str:
+    """No cgroups, please.
+
+    slurmd looks for the machine's although no plugin of these clusters uses any, and does not start
+    where they are not mounted or not its user's. Before this could be said, to name version 1 kept
+    it from looking.
+    """
+    return f"CgroupPlugin={'disabled' if version() >= (23, 11) else 'cgroup/v1'}\n"
+
+
 def slurmdbd_conf(folder: Path, ports: Ports) -> str:
     """The accounting daemon's configuration; SLURM wants it private, as it has a password."""
     return f"""\
@@ -225,11 +254,6 @@ StorageUser=slurm
 StoragePass=slurm
 StorageLoc=slurm_acct_db
 """
-
-
-# slurmd looks for the machine's cgroups although no plugin of these clusters uses any, and does not
-# start where they are not mounted or not its user's. Version 1 of this plugin looks at nothing.
-CGROUP_CONF = "CgroupPlugin=cgroup/v1\n"
 
 
 # Stands in for sacct where no slurmdbd runs: the same columns, from the controller's memory. An

@@ -58,7 +58,6 @@ def spawn(
         "PATH": f"{os.environ.get('PATH', os.defpath)}:{SBIN}",
         "HOME": os.environ.get("HOME", "/"),
         "LANG": "C.UTF-8",
-        # slurmstepd writes its title over the variables before this one: the marks come after it.
         "SLURM_CONF": str(folder / "slurm.conf"),
         MARK: str(folder),
         **(extra or {}),
@@ -93,10 +92,7 @@ def members(folder: Path, node: str | None = None, clients: bool = False) -> lis
 
 
 def environ_of(process: psutil.Process) -> dict[str, str]:
-    """A process's environment; empty when it is gone or another user's.
-
-    psutil's own reading ends at the hole that slurmstepd's title leaves.
-    """
+    """A process's environment; empty when it is gone or another user's."""
     try:
         block = Path(f"/proc/{process.pid}/environ").read_bytes()
     except OSError:
@@ -161,6 +157,9 @@ def sweep() -> list[Path]:
 
 
 def _belongs(process: psutil.Process, folder: Path, node: str | None, clients: bool) -> bool:
+    if process.info["name"] == "slurmstepd":  # its title overwrites its environment
+        logs = _logs_of(process, folder)
+        return f"slurmd.{node}.log" in logs if node else bool(logs)
     environ = environ_of(process)
     configured = environ.get("SLURM_CONF") == str(folder / "slurm.conf")
     if environ.get(MARK) == str(folder):
@@ -168,6 +167,18 @@ def _belongs(process: psutil.Process, folder: Path, node: str | None, clients: b
     if configured and "SLURMD_NODENAME" in environ:  # what a job runs
         return node in (None, environ["SLURMD_NODENAME"])
     return clients and configured and node is None
+
+
+def _logs_of(process: psutil.Process, folder: Path) -> set[str]:
+    """The names of the cluster's logs that a process writes."""
+    found = set()
+    with suppress(OSError):  # gone, or another user's
+        for link in Path(f"/proc/{process.pid}/fd").iterdir():
+            with suppress(OSError):
+                target = Path(os.readlink(link))
+                if target.parent == folder / "log":
+                    found.add(target.name)
+    return {name for name in found if name.startswith("slurmd.")}
 
 
 def _living(process: psutil.Process) -> bool:
