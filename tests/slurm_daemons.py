@@ -31,6 +31,7 @@ class Daemons:
         self.folder: Path
         self.folder, self._lock = make_folder()
         self._owner = os.getpid()
+        self.forgetful = False  # the controller has crashed
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         atexit.register(self.stop)
 
@@ -65,7 +66,11 @@ class Daemons:
         return done.stdout
 
     def kill_controller(self) -> None:
-        """The controller crashes. What it learned after its last save (see `save`) is lost."""
+        """The controller crashes. What it learned after its last save (see `save`) is lost.
+
+        It will give the ids of the jobs that it lost again, and nodes may refuse such a job.
+        """
+        self.forgetful = True
         names = ("slurmctld", "slurmscriptd")
         destroy(lambda: [p for p in members(self.folder) if p.info["name"] in names])
         self._reap("slurmctld")

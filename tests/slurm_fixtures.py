@@ -20,7 +20,11 @@ from tests.slurm_processes import ClusterError
 
 
 class Shared:
-    """A cluster that tests share: started when first used, replaced when not to be mended."""
+    """A cluster that tests share: started when first used, replaced when a test broke it.
+
+    Jobs that are left and nodes that are down are mended. After a crash of the controller there is
+    a new cluster, as the old one gives ids of lost jobs again.
+    """
 
     def __init__(self, accounting: Accounting) -> None:
         self.accounting: Accounting = accounting
@@ -28,6 +32,8 @@ class Shared:
 
     def lend(self) -> Cluster:
         """The cluster, with all nodes idle and no jobs."""
+        if self.cluster is not None and self.cluster.forgetful:
+            self.stop()
         if self.cluster is not None:
             try:
                 self.cluster.restore()
@@ -37,6 +43,14 @@ class Shared:
         if self.cluster is None:
             self.cluster = Cluster.start(nodes=3, accounting=self.accounting)
         return self.cluster
+
+    def tidy(self) -> None:
+        """End what a test has left, lest it slow the next ones, SLURM's or not."""
+        if self.cluster is not None:
+            try:
+                self.cluster.cancel_all()
+            except ClusterError:
+                self.stop()
 
     def stop(self) -> None:
         """Remove the cluster."""
@@ -94,7 +108,4 @@ def _lent(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
     yield cluster
-    try:
-        cluster.cancel_all()  # what a test left must not slow the next ones, SLURM's or not
-    except ClusterError:
-        shared.stop()
+    shared.tidy()

@@ -17,7 +17,7 @@ from tests.processes import wait_for
 from tests.slurm_cluster import Cluster
 from tests.slurm_config import MEMORY_LIMIT
 from tests.slurm_fixtures import Shared, need_slurm
-from tests.slurm_processes import ClusterError, sweep
+from tests.slurm_processes import ClusterError, members, sweep
 
 STUBBORN = "trap '' TERM INT; while :; do sleep 1; done"
 
@@ -168,16 +168,25 @@ def test_sacct_knows_who_cancelled_a_job(slurm_accounting: Cluster) -> None:
 
 
 def test_what_a_test_leaves_is_gone_for_the_next(slurm: Cluster, shared_slurm: Shared) -> None:
-    """Jobs, a node that is down, a dead node, a dead controller."""
+    """Running and waiting jobs, a node that is down, and one that has died."""
     jobs = [slurm.submit(STUBBORN), slurm.submit("true", "--array=0-9", "--begin=now+1hour")]
     slurm.wait_state(jobs[0], "RUNNING")
     slurm.down("n2")
     slurm.kill_node("n3")
+    assert shared_slurm.lend() is slurm
+    assert slurm.run("squeue", "-h") == ""
+    assert slurm.run("srun", "-N3", "--exclusive", "echo", "here").split() == ["here"] * 3
+
+
+def test_after_a_crash_of_the_controller_there_is_a_new_cluster(
+    slurm: Cluster, shared_slurm: Shared
+) -> None:
+    job = slurm.submit("true")
     slurm.kill_controller()
     after = shared_slurm.lend()
-    assert after is slurm
-    assert after.run("squeue", "-h") == ""
-    assert after.run("srun", "-N3", "--exclusive", "echo", "here").split() == ["here"] * 3
+    assert after is not slurm
+    assert members(slurm.folder) == []
+    assert after.submit("true") != job
 
 
 def test_stop_leaves_neither_process_nor_file() -> None:
