@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP_OPTIONS ?=
 
-.PHONY: help demo test check format clean
+.PHONY: help demo test soak check format clean
 
 help:
 	@echo "make demo    install, run the Figure 9 sweep at nano scale (minutes), draw the figure"
 	@echo "make test    install and run every test"
+	@echo "make soak    hundreds of runs on a SLURM cluster here whose nodes die (10 minutes or more)"
 	@echo "make check   ruff, mypy --strict and the house rules"
 	@echo "make format  let ruff rewrite the code's layout"
 	@echo "make clean   remove .venv and caches; runs/ and reports/ are kept"
@@ -28,6 +29,10 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	@$(BIN)/python -m tests.slurm_packages
 	$(BIN)/python -m pytest
+
+soak: $(INSTALLED)
+	@$(BIN)/python -m tests.slurm_packages
+	$(BIN)/python -m pytest -s tests/soak_slurm.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff check

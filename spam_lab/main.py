@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -31,6 +31,8 @@ from spam_lab.record.store import StoreError
 SHOWN = 20
 """Results of single runs that are printed at the end."""
 
+OPTIONS = ("-m", "--multirun")
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells use it."""
 
@@ -45,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if _is_hydras(arguments):
             return _hydra(arguments)
-        multirun = [a for a in arguments if a in ("-m", "--multirun")]
-        overrides = [a for a in arguments if a not in ("-m", "--multirun")]
-        return launch(overrides, bool(multirun), console)
+        multirun = any(a in ("-m", "--multirun") for a in arguments)
+        overrides = ["follow=true" if a == "--follow" else a for a in arguments if a not in OPTIONS]
+        return launch(overrides, multirun, console)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoints", file=sys.stderr)
         return INTERRUPTED
@@ -60,8 +62,20 @@ def launch(overrides: Sequence[str], multirun: bool, console: Console) -> int:
     """Plan, print, dispatch and record what the overrides ask for."""
     rows = expand_multirun(overrides) if multirun else [list(overrides)]
     command = compose_command(rows[0])
+
+    def host_of(plan: Plan) -> Host:
+        train = resolved(command.train, plan)
+        return Host(train, command.cluster, command.paths, ("launch.py", *overrides))
+
+    if command.cluster.name == "slurm":
+        from spam_lab.slurm_launch import launch_on_slurm
+
+        def make(queued: Collection[str]) -> Plan:
+            return _plan(command, overrides, rows, queued)
+
+        return launch_on_slurm(command, make, host_of, overrides, console)
     plan = _plan(command, overrides, rows)
-    host = Host(resolved(command.train, plan), command.cluster, command.paths)
+    host = host_of(plan)
     workers = 1 if command.cluster.name == "inline" else worker_count(host, len(plan.due))
     if command.dry_run:
         with console.status("timing a few training steps of each shape that is new here"):
@@ -80,15 +94,20 @@ def launch(overrides: Sequence[str], multirun: bool, console: Console) -> int:
     return 0 if all(s.state.is_result for s in census.statuses.values()) else 1
 
 
-def _plan(command: CommandConfig, overrides: Sequence[str], rows: list[list[str]]) -> Plan:
+def _plan(
+    command: CommandConfig,
+    overrides: Sequence[str],
+    rows: list[list[str]],
+    queued: Collection[str] = (),
+) -> Plan:
     root = Path(command.paths.runs)
     if command.sweep is not None:
         if len(rows) > 1:
             raise ConfigError("sweep=... is a grid already: leave out -m or the lists of values")
-        kept = [o for o in overrides if not o.startswith(("sweep=", "dry_run="))]
+        kept = [o for o in overrides if not o.startswith(("sweep=", "dry_run=", "follow="))]
         sweep = load_sweep(command.sweep)
-        return make_plan(expand(sweep, kept), root, sweep.name, sweep.description)
-    return make_plan([request_of(compose_run(row)) for row in rows], root)
+        return make_plan(expand(sweep, kept), root, sweep.name, sweep.description, queued)
+    return make_plan([request_of(compose_run(row)) for row in rows], root, queued=queued)
 
 
 def _record(root: Path) -> None:
@@ -113,7 +132,7 @@ def _print_next(console: Console, plan: Plan, command: CommandConfig) -> None:
 
 def _is_hydras(arguments: Sequence[str]) -> bool:
     """Whether the command line asks for something of Hydra's own."""
-    own = {"-m", "--multirun"}
+    own = {*OPTIONS, "--follow"}
     return any(
         (a.startswith("-") and a not in own) or a.startswith(("hydra/", "hydra.", "+hydra"))
         for a in arguments

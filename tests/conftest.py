@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+SESSION = "SPAM_LAB_TEST_SESSION"
+"""Marks the processes that one test session starts: others may test on this machine too."""
+os.environ.setdefault(SESSION, str(os.getpid()))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 for name in ("SPAM_LAB_RUNS", "MLFLOW_TRACKING_URI"):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SESSION
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 90, what: str = "")
 
 
 def worker_pids() -> list[int]:
-    """The lab's worker processes on this machine."""
+    """The lab's worker processes on this machine, those of SLURM jobs apart."""
     return [process.pid for process in _workers()]
 
 
@@ -68,11 +68,17 @@ def steps_logged(run: Path) -> int:
 
 
 def _workers() -> list[psutil.Process]:
+    """Workers of this test session, those of SLURM jobs apart."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         line = process.info["cmdline"] or []
         if "spam_lab.orchestrate.worker" in line and process.info["status"] != "zombie":
-            found.append(process)
+            try:
+                variables = process.environ()
+            except psutil.Error:
+                continue
+            if variables.get(SESSION) == os.environ[SESSION] and "SLURM_JOB_ID" not in variables:
+                found.append(process)
     return found
 
 

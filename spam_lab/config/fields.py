@@ -96,6 +96,11 @@ def mapping(*, doc: str) -> Any:
     return dataclasses.field(default_factory=dict, metadata={"doc": doc})
 
 
+def texts(*, doc: str) -> Any:
+    """A field that holds a list of texts, empty unless given."""
+    return dataclasses.field(default_factory=list, metadata={"doc": doc})
+
+
 def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
     """Every leaf field of a dataclass tree: (dotted key, field, value), in declaration order."""
     for field in dataclasses.fields(config):

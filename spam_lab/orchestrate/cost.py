@@ -44,23 +44,31 @@ class Cost:
     h100_hours: float | None = None
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What a run of some shape takes. `memory_bytes` is its peak on its device; 0 where unknown."""
+
+    seconds: float
+    memory_bytes: int = 0
+    source: str = HISTORY
+
+
 def estimate(plan: Plan, *, measure: bool) -> Cost:
     """The cost of everything that is due.
 
     With `measure`, what was never timed here is calibrated and H100-hours are worked out. Without,
     only earlier runs are read, and torch is not imported.
     """
-    known = _history(plan.root) if plan.due else {}
+    known = history(plan.root) if plan.due else {}
     seconds, sources = 0.0, set()
     for entry in plan.due:
         shape = shape_of(dataclasses.asdict(entry.config))
         if shape not in known:
             if not measure:
                 return Cost(None, "")
-            known[shape] = (calibrate(entry.config), "a calibration")
-        per_step, source = known[shape]
-        seconds += entry.steps_left * per_step
-        sources.add(source)
+            known[shape] = Measured(calibrate(entry.config), source="a calibration")
+        seconds += entry.steps_left * known[shape].seconds
+        sources.add(known[shape].source)
     return Cost(seconds, " and ".join(sorted(sources)), _h100_hours(plan) if measure else None)
 
 
@@ -92,17 +100,24 @@ def shape_of(content: Mapping[str, Any]) -> str:
     )
 
 
-def _history(root: Path) -> dict[str, tuple[float, str]]:
-    """Median seconds a step by shape, from the runs under `root` that are done."""
-    found: dict[str, list[float]] = defaultdict(list)
+def history(root: Path) -> dict[str, Measured]:
+    """What the runs under `root` took that are done, by shape: median speed, most memory."""
+    found: dict[str, list[Measured]] = defaultdict(list)
     for directory in run_directories(root):
         status = directory.status()
         if status.state is not State.DONE or not status.seconds_per_step:
             continue
         content = directory.config_file()
         if content["schema_version"] == SCHEMA_VERSION:
-            found[shape_of(content["config"])].append(status.seconds_per_step)
-    return {k: (statistics.median(v), HISTORY) for k, v in found.items()}
+            one = Measured(status.seconds_per_step, status.memory_bytes)
+            found[shape_of(content["config"])].append(one)
+    return {
+        shape: Measured(
+            statistics.median(one.seconds for one in alike),
+            max(one.memory_bytes for one in alike),
+        )
+        for shape, alike in found.items()
+    }
 
 
 def _h100_hours(plan: Plan) -> float | None:

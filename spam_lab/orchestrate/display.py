@@ -78,6 +78,7 @@ def _verb(action: Action) -> str:
         Action.RESUME: "to resume",
         Action.RETRY: "to retry",
         Action.LEAVE: "running elsewhere",
+        Action.QUEUED: "in SLURM's queue",
         Action.NOTHING: "already there",
     }[action]
 

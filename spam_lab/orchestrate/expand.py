@@ -60,11 +60,12 @@ def expand(sweep: Sweep, overrides: Sequence[str]) -> list[Request]:
         ConfigError: an override sets a key that the sweep sets itself, or any cell is refused;
             every refused cell is named.
     """
-    _require_free(sweep, override_keys(overrides))
+    given = override_keys(overrides)
+    _require_free(sweep, given)
     requests, refused = [], []
     for cell in sweep.cells:
         try:
-            requests += [_request(cell, seed, overrides) for seed in sweep.seeds]
+            requests += [_request(cell, seed, overrides, given) for seed in sweep.seeds]
         except ConfigError as error:
             refused.append(f"{_shown(cell)}: {error}")
     if refused:
@@ -77,13 +78,19 @@ def request_of(config: RunConfig, labels: Mapping[str, Value] | None = None) -> 
     return Request(labels or {}, config.seed, run_id(config), cell_id(config), config)
 
 
-def _request(cell: Cell, seed: int, overrides: Sequence[str]) -> Request:
-    return request_of(compose_run(overrides, {**cell.overrides, "seed": seed}), cell.labels)
+def _request(cell: Cell, seed: int, overrides: Sequence[str], given: set[str]) -> Request:
+    own = {k: v for k, v in cell.overrides.items() if not (_is_resource(k) and k in given)}
+    return request_of(compose_run(overrides, {**own, "seed": seed}), cell.labels)
+
+
+def _is_resource(key: str) -> bool:
+    """Whether the key says what a cell needs to run, which gives way to the command line."""
+    return key.startswith("cluster.")
 
 
 def _require_free(sweep: Sweep, given: set[str]) -> None:
     own = {key for cell in sweep.cells for key in cell.overrides} | {"seed"}
-    taken = sorted(own & given)
+    taken = sorted(key for key in own & given if not _is_resource(key))
     if taken:
         raise ConfigError(
             f"sweep={sweep.name} sets {', '.join(taken)} itself: leave "

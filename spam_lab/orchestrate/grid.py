@@ -2,7 +2,8 @@
 
 A cell says which overrides it sets and, in its labels, where its result belongs in the exhibit
 (panel, value on the axis). Two cells may set the same overrides under different labels: they share
-their runs. A file in `sweeps/` holds one function `sweep() -> Sweep`.
+their runs. `cluster.*` among the overrides is what the cell's job asks for, where the command line
+does not say otherwise. A file in `sweeps/` holds one function `sweep() -> Sweep`.
 """
 
 from __future__ import annotations

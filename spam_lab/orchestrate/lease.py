@@ -1,9 +1,11 @@
 """The lease on a run: at most one worker trains it at a time.
 
 `lease.json` names the holder; its modification time is the heartbeat, renewed by a thread. A lease
-is dead when its process has ended (seen at once on the same machine) or, from another machine, when
-its heartbeat is older than `STALE_SECONDS` by the file system's own clock. Taking and releasing
-happen under a lock file, so two workers that see a dead lease cannot both take it.
+is dead when its process has ended (seen at once on the same machine). From another machine it is
+dead when the holder's SLURM job has been requeued into ours or has ended, by SLURM's own account,
+or, where SLURM cannot be asked, when its heartbeat is older than `STALE_SECONDS` by the file
+system's own clock. Taking and releasing happen under a lock file, so two workers that see a dead
+lease cannot both take it.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ import contextlib
 import fcntl
 import os
 import secrets
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +22,12 @@ from typing import Any
 import psutil
 
 from spam_lab.files import read_json, write_json
+from spam_lab.orchestrate.slurm.place import Place
+from spam_lab.orchestrate.slurm.queue import ON_NODES, raw_job_state
 
 HEARTBEAT_SECONDS = 10.0
+MISSED_SECONDS = 35.0
+"""From here on a heartbeat has been missed, and SLURM is asked about the holder's job."""
 STALE_SECONDS = 120.0
 CLOCK_SECONDS = 60.0
 """How far the clock may be set while a worker runs: times of start and boot move with it."""
@@ -77,12 +82,41 @@ def is_live(path: Path) -> bool:
     holder = _holder(path)
     if not holder:
         return False
-    if holder.get("host") == socket.gethostname() and _near(holder.get("boot"), psutil.boot_time()):
+    here = Place.here()
+    if _is_local(holder):
         return _is_running(holder)
-    try:
-        return _file_system_now(path.parent) - path.stat().st_mtime < STALE_SECONDS
-    except FileNotFoundError:
+    job, restart = holder.get("raw_job"), holder.get("restart")
+    if job and job == here.raw_job and isinstance(restart, int) and restart < here.restart:
+        return False  # SLURM has ended that attempt of this very job before it began this one
+    age = heartbeat_age(path)
+    if age is None:
         return False
+    if age < MISSED_SECONDS or not job:
+        return age < STALE_SECONDS
+    state = raw_job_state(str(job))
+    return age < STALE_SECONDS if state is None else state in ON_NODES
+
+
+def beats_here(path: Path) -> bool | None:
+    """Whether the holder, a process of this machine, is alive; None where it is none of ours."""
+    holder = _holder(path)
+    return _is_running(holder) if holder and _is_local(holder) else None
+
+
+def last_beat(path: Path) -> float | None:
+    """When the holder was last heard of, Unix time; None where nobody holds the lease."""
+    try:
+        return path.stat().st_mtime if _holder(path) else None
+    except FileNotFoundError:
+        return None
+
+
+def heartbeat_age(path: Path) -> float | None:
+    """Seconds since the holder's last heartbeat; None where there is no lease."""
+    try:
+        return _file_system_now(path.parent) - path.stat().st_mtime
+    except FileNotFoundError:
+        return None
 
 
 def _holder(path: Path) -> dict[str, Any]:
@@ -96,12 +130,20 @@ def _holder(path: Path) -> dict[str, Any]:
 
 def _here() -> dict[str, Any]:
     process = psutil.Process()
+    place = Place.here()
     return {
-        "host": socket.gethostname(),
+        "host": place.host,
+        "raw_job": place.raw_job,
+        "restart": place.restart,
         "boot": psutil.boot_time(),  # tells restarts of one host name apart
         "pid": process.pid,
         "started": process.create_time(),
     }
+
+
+def _is_local(holder: dict[str, Any]) -> bool:
+    same = holder.get("host") == Place.here().host
+    return same and _near(holder.get("boot"), psutil.boot_time())
 
 
 def _near(one: Any, other: float) -> bool:

@@ -8,7 +8,7 @@ changes nothing on disk; `write` creates the run directories it needs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -29,6 +29,7 @@ class Action(StrEnum):
     RESUME = "resume"
     RETRY = "retry"
     LEAVE = "running elsewhere"
+    QUEUED = "in SLURM's queue"
     NOTHING = "nothing to do"
 
 
@@ -95,9 +96,15 @@ class Plan:
 
 
 def make_plan(
-    requests: Sequence[Request], root: Path, name: str = "", description: str = ""
+    requests: Sequence[Request],
+    root: Path,
+    name: str = "",
+    description: str = "",
+    queued: Collection[str] = (),
 ) -> Plan:
     """The plan of these requests, as things stand under `root`.
+
+    `queued` are the runs that a job which waits or runs was given: they are left to it.
 
     Raises:
         StoreError: a run directory was written by another schema version, or holds another config
@@ -108,27 +115,30 @@ def make_plan(
         by_id.setdefault(request.run_id, []).append(request)
     labels = run_labels([dataclasses.asdict(same[0].config) for same in by_id.values()])
     entries = [
-        _entry(root, same, label) for same, label in zip(by_id.values(), labels, strict=True)
+        _entry(root, same, label, same[0].run_id in queued)
+        for same, label in zip(by_id.values(), labels, strict=True)
     ]
     return Plan(root, tuple(entries), name, description)
 
 
-def _entry(root: Path, same: Sequence[Request], label: str) -> Entry:
+def _entry(root: Path, same: Sequence[Request], label: str, queued: bool) -> Entry:
     request = same[0]
     directory = RunDirectory(root, request.run_id)
     status = Status()
     if directory.path.exists() and (directory.path / "config.json").exists():
         _require_same(directory, request.config)
         status = directory.status()
-    action = _action(status, is_live(directory.lease_path))
+    action = _action(status, is_live(directory.lease_path), queued)
     return Entry(request.run_id, request.cell_id, label, request.config, status, action, len(same))
 
 
-def _action(status: Status, live: bool) -> Action:
+def _action(status: Status, live: bool, queued: bool) -> Action:
     if status.state.is_result:
         return Action.NOTHING
     if live:
         return Action.LEAVE
+    if queued and status.state is not State.FAILED:
+        return Action.QUEUED
     if status.state is State.FAILED:
         return Action.RETRY
     return Action.RESUME if status.checkpoint_step else Action.RUN

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import os
 import platform
-import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from spam_lab.orchestrate.slurm.place import Place
+from spam_lab.orchestrate.snapshot import snapshot_of
+
 PACKAGES = ("spam_lab", "torch", "transformers", "tokenizers", "datasets", "numpy", "hydra-core")
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def provenance() -> dict[str, Any]:
-    """One attempt's entry for provenance.json. Holds no environment variable and no secret."""
-    commit, dirty = git_state()
+def provenance(command: Sequence[str] = ()) -> dict[str, Any]:
+    """One attempt's entry for provenance.json. Holds no environment variable and no secret.
+
+    `command` is the command line that asked for the run; this process's own where it is not known.
+    """
+    frozen = snapshot_of(ROOT)
+    commit, dirty = (frozen.commit, frozen.dirty) if frozen else git_state()
     return {
         "started_ms": time.time_ns() // 1_000_000,
         "git_commit": commit,
@@ -28,8 +35,10 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
-        "host": socket.gethostname(),
-        "command": sys.argv,
+        "host": Place.here().host,
+        "job": Place.here().job,
+        "command": list(command) or sys.argv,
+        "code": frozen.tree if frozen else "",
     }
 
 

@@ -3,6 +3,7 @@
     config.json      schema version, run_id, cell_id and the resolved config; written once
     provenance.json  commit, versions, machine and command of each attempt
     status.json      state, step and reason; replaced whole at every change
+    history.jsonl    one line a change of state, with reason, host and job
     metrics.jsonl    one line a step (`metrics`)
     checkpoints/     what a killed run goes on from (`spam_lab.train.checkpoint`)
     log.txt          what the worker printed, tracebacks included
@@ -20,7 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from spam_lab.files import number_from, read_json, write_json
+from spam_lab.files import dump_json, number_from, read_json, read_lines, write_json
 from spam_lab.record.metrics import MetricLine, read_metrics
 from spam_lab.record.state import State, require_move
 
@@ -31,7 +32,13 @@ class StoreError(RuntimeError):
 
 @dataclass(frozen=True)
 class Status:
-    """Where a run stands. `loss` is the last training loss; None until there is one."""
+    """Where a run stands.
+
+    `loss` is the last training loss; None until there is one. `host` is the node's name on a
+    cluster, `job` SLURM's id of the job that trains or last trained it, as people write it.
+    `memory_bytes` is the peak on its device. `lost` counts the attempts in a row that vanished
+    without a new checkpoint.
+    """
 
     state: State = State.PLANNED
     step: int = 0
@@ -42,8 +49,11 @@ class Status:
     loss: float | None = None
     tokens_per_second: float | None = None
     seconds_per_step: float | None = None
+    memory_bytes: int = 0
     host: str = ""
+    job: str = ""
     pid: int = 0
+    lost: int = 0
     updated_ms: int = 0
 
 
@@ -130,7 +140,21 @@ class RunDirectory:
         """Go to `state`, along the state table, and set further fields of the status."""
         old = self.status()
         require_move(self.run_id, old.state, state)
-        return self._write(replace(old, state=state, **changes))
+        status = self._write(replace(old, state=state, **changes))
+        self._remember(status)
+        return status
+
+    def history(self) -> list[dict[str, Any]]:
+        """Every change of state, oldest first."""
+        lines: list[dict[str, Any]] = []
+        read_lines(self.path / "history.jsonl", lines.append)
+        return lines
+
+    def _remember(self, status: Status) -> None:
+        kept = ("state", "step", "attempt", "reason", "host", "job", "updated_ms")
+        line = {name: value for name, value in asdict(status).items() if name in kept}
+        with (self.path / "history.jsonl").open("ab") as file:
+            file.write(dump_json(line).encode() + b"\n")
 
     def report(self, **changes: Any) -> Status:
         """Set fields of the status without a change of state."""
