@@ -27,7 +27,18 @@ KINDS = ("embedding", "attention", "ffn", "norm", "head", "other")
 Groups = list[dict[str, Any]]
 Build = Callable[[Groups, Any, int], "Optimizer"]
 Prepare = Callable[["Module", Any, int], None]
+Coupling = Callable[[Any], str]
 _Build = TypeVar("_Build", bound=Build)
+
+
+def whole_tensors(config: OptimizerConfig) -> str:
+    """The coupling of a method that does not say: it may look at anything."""
+    return "its update looks at more than one entry at a time"
+
+
+def elementwise(config: OptimizerConfig) -> str:
+    """The coupling of a method whose update of an entry depends on nothing but that entry."""
+    return ""
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,9 @@ class Method:
         source: where the method is defined, and whose implementation this is; in one line.
         prepare: `(model, config, seed)` changes the model in place before its parameters are
             collected; None for a method that trains the model as it is.
+        coupling: config to what makes an entry's update depend on other entries, or on its place
+            among them, in a few words; "" where nothing does. Only then may ranks hold shards of
+            a tensor and update each its own.
     """
 
     name: str
@@ -48,6 +62,7 @@ class Method:
     build: Build
     source: str
     prepare: Prepare | None = None
+    coupling: Coupling = whole_tensors
 
 
 _METHODS: dict[str, Method] = {}
@@ -58,6 +73,7 @@ def method(
     config: type[OptimizerConfig],
     source: str = "",
     prepare: Prepare | None = None,
+    coupling: Coupling = whole_tensors,
 ) -> Callable[[_Build], _Build]:
     """Register the decorated build function. See `Method` for the arguments.
 
@@ -68,7 +84,7 @@ def method(
     def register(build: _Build) -> _Build:
         if name in _METHODS:
             raise ValueError(f"two optimizers are named {name!r}")
-        _METHODS[name] = Method(name, config, build, source, prepare)
+        _METHODS[name] = Method(name, config, build, source, prepare, coupling)
         return build
 
     return register

@@ -42,7 +42,23 @@ class AdamConfig(AdamMoments):
     )
 
 
-@method("adam", AdamConfig, source="Kingma and Ba 2015; torch, or here for other formats")
+def coupling(config: AdamConfig) -> str:
+    """What an entry's update needs beside the entry."""
+    return random_rounding(config.rounding)
+
+
+def random_rounding(rounding: str) -> str:
+    """The coupling of `rounding`: random bits belong to a position in the whole tensor."""
+    drawn = "optimizer.rounding=stochastic draws bits for whole tensors"
+    return drawn if rounding == "stochastic" else ""
+
+
+@method(
+    "adam",
+    AdamConfig,
+    source="Kingma and Ba 2015; torch, or here for other formats",
+    coupling=coupling,
+)
 def build(groups: Groups, config: AdamConfig, seed: int) -> Optimizer:
     """torch's Adam, or AdamW where there is weight decay; the seed is of stochastic rounding."""
     if config.state_dtype is None and config.rounding == "nearest":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from spam_lab.config.fields import mapping, number, text
 from spam_lab.optim.methods import adam
-from spam_lab.optim.registry import Groups, method
+from spam_lab.optim.registry import Groups, elementwise, method
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -52,6 +52,7 @@ def prepare(model: Module, config: LoraConfig, seed: int) -> None:
     LoraConfig,
     source="Hu et al. 2021, from scratch as in arXiv 2403.03507; this project's, torch's Adam",
     prepare=prepare,
+    coupling=elementwise,
 )
 def build(groups: Groups, config: LoraConfig, seed: int) -> Optimizer:
     """Adam on adapters, embeddings, head and norms. The adapters are drawn in `prepare`."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from spam_lab.config.fields import mapping, number, text
 from spam_lab.optim.methods import adam
-from spam_lab.optim.registry import Groups, method
+from spam_lab.optim.registry import Groups, elementwise, method
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -41,6 +41,7 @@ def prepare(model: Module, config: LowRankConfig, seed: int) -> None:
     LowRankConfig,
     source="Kamalakara et al. 2022, as in arXiv 2403.03507; this project's, torch's Adam",
     prepare=prepare,
+    coupling=elementwise,
 )
 def build(groups: Groups, config: LowRankConfig, seed: int) -> Optimizer:
     """Adam on everything. The factors are drawn in `prepare`."""

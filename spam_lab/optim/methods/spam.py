@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from spam_lab.config.fields import Problem, choice, flag, mapping, number, text
 from spam_lab.config.schema import OptimizerConfig
+from spam_lab.optim.methods.adam import random_rounding
 from spam_lab.optim.registry import Groups, method
 
 if TYPE_CHECKING:
@@ -105,7 +106,19 @@ class SpamConfig(OptimizerConfig):
         return found
 
 
-@method("spam", SpamConfig, source="arXiv 2501.06842, Algorithm 1; this project's")
+def coupling(config: SpamConfig) -> str:
+    """What an entry's update needs beside the entry: nothing, where SPAM is dense."""
+    if config.density < 1:
+        return f"optimizer.density={config.density:g} draws masks over whole tensors"
+    return random_rounding(config.rounding)
+
+
+@method(
+    "spam",
+    SpamConfig,
+    source="arXiv 2501.06842, Algorithm 1; this project's",
+    coupling=coupling,
+)
 def build(groups: Groups, config: SpamConfig, seed: int) -> Optimizer:
     """SPAM, sparse in the attention and feed-forward groups and dense elsewhere."""
     from spam_lab.optim.spam import SPAM
