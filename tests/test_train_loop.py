@@ -16,8 +16,9 @@ from spam_lab.config.schema import RunConfig, ScheduleConfig
 from spam_lab.data.rows import Batch
 from spam_lab.models.loss import token_losses
 from spam_lab.train import checkpoint
+from spam_lab.train.device import choose_device
 from spam_lab.train.evaluate import evaluate
-from spam_lab.train.loop import Outcome, Training, choose_device
+from spam_lab.train.loop import Outcome, Training
 from spam_lab.train.schedule import lr_factor
 
 CLOCKED = ("train/tokens_per_second", "train/step_seconds", "train/optimizer_seconds")

@@ -179,6 +179,12 @@ class TrainConfig:
     micro_batch_size: int | None = number(
         None, low=1, unit="sequences", doc="sequences a forward pass; null takes the whole batch"
     )
+    sharding: str = choice(
+        "auto",
+        ("auto", "ddp", "fsdp"),
+        doc="how several processes train one run: each a copy of the model (ddp) or a shard of it "
+        "(fsdp: elementwise methods alone); auto: shards from 1e9 weights on, where it can",
+    )
     compile: str = choice(
         "auto",
         ("auto", "possible", "always", "never"),

@@ -60,6 +60,23 @@ class Batch:
         starts = range(0, len(self.input_ids), size)
         return [Batch(self.input_ids[i : i + size], self.labels[i : i + size]) for i in starts]
 
+    def share(self, rank: int, size: int) -> Batch:
+        """The rows of one of `size` ranks: in order, as evenly as they divide.
+
+        Ranks that get a row less than others get one that predicts nothing beside theirs: all have
+        equally many, and so split into equally many micro-batches, in step with each other.
+        """
+        if size == 1:
+            return self
+        each, more = divmod(len(self.input_ids), size)
+        start = rank * each + min(rank, more)
+        mine = slice(start, start + each + (rank < more))
+        ids, labels = self.input_ids[mine], self.labels[mine]
+        if more and rank >= more:
+            ids = torch.cat([ids, self.input_ids[:1]])
+            labels = torch.cat([labels, torch.full_like(self.labels[:1], IGNORED)])
+        return Batch(ids, labels)
+
 
 class Layout(Protocol):
     """Takes documents in, gives rows out. `leftover` is all the state it has."""

@@ -58,7 +58,7 @@ def _timed_step(config: RunConfig, rows: int) -> float:
     from spam_lab.models.kinds import named_kinds
     from spam_lab.models.loss import token_losses
     from spam_lab.optim.registry import build_optimizer, prepare_model
-    from spam_lab.train.loop import choose_device
+    from spam_lab.train.device import choose_device
 
     threads = torch.get_num_threads()
     torch.set_num_threads(config.cluster.threads)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ import torch
 from spam_lab.files import read_json, remove_partial, replacing, write_json
 
 LOG = logging.getLogger(__name__)
+PATIENCE_SECONDS = 60.0
+"""How long a file that another machine sees may take to be seen here: network file systems cache
+listings for seconds."""
 
 
 def save(folder: Path, step: int, content: dict[str, Any], kept: int) -> None:
@@ -45,17 +49,38 @@ def load_newest(folder: Path) -> tuple[int, dict[str, Any]] | None:
     for step in reversed(steps(folder)):
         tensors = _tensors(folder, step)
         try:
-            content = tensors.read_bytes()
-            if hashlib.sha256(content).hexdigest() != read_json(_seal(tensors))["sha256"]:
-                raise ValueError("its bytes do not match its seal")
-            loaded: dict[str, Any] = torch.load(
-                io.BytesIO(content), map_location="cpu", weights_only=True
-            )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            return step, _read(tensors)
+        except _DAMAGE as error:
             LOG.warning("checkpoint %s is damaged (%s); taking the one before it", tensors, error)
-            continue
-        return step, loaded
     return None
+
+
+def load(folder: Path, step: int, patience: float = PATIENCE_SECONDS) -> dict[str, Any]:
+    """The checkpoint of `step`, which another rank has read.
+
+    Raises:
+        RuntimeError: if it cannot be read here within `patience` seconds.
+    """
+    tensors, end = _tensors(folder, step), time.monotonic() + patience
+    while True:
+        try:
+            return _read(tensors)
+        except _DAMAGE as error:
+            if time.monotonic() >= end:
+                allowed = "paths.runs must be one folder that all ranks share"
+                raise RuntimeError(f"cannot read {tensors}: {allowed} ({error})") from error
+        time.sleep(0.5)
+
+
+_DAMAGE = (OSError, ValueError, KeyError, RuntimeError)
+
+
+def _read(tensors: Path) -> dict[str, Any]:
+    content = tensors.read_bytes()
+    if hashlib.sha256(content).hexdigest() != read_json(_seal(tensors))["sha256"]:
+        raise ValueError("its bytes do not match its seal")
+    loaded: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return loaded
 
 
 def steps(folder: Path) -> list[int]:

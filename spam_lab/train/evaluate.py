@@ -15,6 +15,7 @@ from torch import nn
 
 from spam_lab.data.rows import Batch
 from spam_lab.models.loss import token_losses
+from spam_lab.train.distributed import SOLO, World
 
 
 @torch.no_grad()
@@ -23,8 +24,17 @@ def evaluate(
     batches: Iterable[Batch],
     device: torch.device,
     autocast: AbstractContextManager[object],
+    world: World = SOLO,
 ) -> float:
-    """The token-weighted validation loss, in nats a token. The model's mode is put back."""
+    """The token-weighted validation loss, in nats a token. The model's mode is put back.
+
+    Args:
+        model: any model; its parameters may be sharded.
+        batches: those of this rank, equally many on every rank.
+        device: where to compute.
+        autocast: around the forward passes.
+        world: the ranks whose tokens count together.
+    """
     was_training = model.training
     model.eval()
     total = torch.zeros((), dtype=torch.float64, device=device)
@@ -35,6 +45,9 @@ def evaluate(
             total += loss.double()
             tokens += int(count)
     model.train(was_training)
+    if world.size > 1:
+        total, counted = world.total(torch.stack([total, total.new_tensor(tokens)]))
+        tokens = int(counted)
     if tokens == 0:
         raise ValueError("the validation set predicts no token: raise evaluation.tokens")
     return float(total) / tokens

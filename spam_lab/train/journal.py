@@ -8,7 +8,7 @@ processor wait for the accelerator.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -27,13 +27,29 @@ class Journal(Protocol):
         """Write what was taken; `durable` also waits for the disk."""
 
 
+class Silent:
+    """The journal of a rank that only computes."""
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Rank 0 keeps them."""
+
+    def flush(self, durable: bool = False) -> None:
+        """Nothing was taken."""
+
+
+Reduce = Callable[[torch.Tensor, list[int]], tuple[list[list[float]], list[int]]]
+"""Rows of (loss, gradient norm, counts...) and entries examined, of this rank, to those of all."""
+
+
 @dataclass
 class StepLog:
     """The steps since the last write.
 
-    `clipped_total` counts clipped entries since step 0; `last_loss` is the last one written.
+    `reduce` brings in the other ranks, at a write; `clipped_total` counts clipped entries since
+    step 0; `last_loss` is the last one written.
     """
 
+    reduce: Reduce
     clipped_total: int = 0
     last_loss: float | None = None
     _steps: list[int] = field(default_factory=list)
@@ -65,15 +81,18 @@ class StepLog:
             (step, loss) of that first step, or None where every loss is finite. Steps after it are
             dropped: their weights are no longer a model.
         """
-        rows = torch.stack(self._tensors).tolist() if self._tensors else []
+        rows: list[list[float]] = []
+        entries = [0 if told is None else told.entries for told in self._telemetry]
+        if self._tensors:
+            rows, entries = self.reduce(torch.stack(self._tensors), entries)
         diverged = None
-        for step, row, known, telemetry in zip(
-            self._steps, rows, self._known, self._telemetry, strict=True
+        for step, row, known, telemetry, examined in zip(
+            self._steps, rows, self._known, self._telemetry, entries, strict=True
         ):
             loss, grad_norm, *clipped = row
             values = {"train/loss": loss, "train/grad_norm": grad_norm, **known}
             if telemetry is not None:
-                values |= self._spam_values(telemetry, clipped)
+                values |= self._spam_values(telemetry, clipped, examined)
             journal.add(step, values)
             self.last_loss = loss
             if not math.isfinite(loss):
@@ -83,7 +102,9 @@ class StepLog:
             kept.clear()
         return diverged
 
-    def _spam_values(self, telemetry: Telemetry, clipped: list[float]) -> dict[str, float]:
+    def _spam_values(
+        self, telemetry: Telemetry, clipped: list[float], examined: int
+    ) -> dict[str, float]:
         self.clipped_total += int(sum(clipped))
         by_kind = {
             f"spam/clipped/{kind}": count
@@ -91,7 +112,7 @@ class StepLog:
         }
         return {
             **by_kind,
-            "spam/clipped_fraction": sum(clipped) / max(1, telemetry.entries),
+            "spam/clipped_fraction": sum(clipped) / max(1, examined),
             "spam/clipped_total": self.clipped_total,
             "spam/warmup_scale": telemetry.warmup_scale,
             "spam/resets": telemetry.resets,

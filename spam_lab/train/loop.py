@@ -4,6 +4,9 @@ Everything it does is a function of the config and of the last checkpoint, so a 
 at any instant and started again ends with the weights, the optimizer state and the metrics of one
 that was never killed. It stops at a step boundary when asked, with a checkpoint. A loss that is not
 finite ends the run as diverged: a result, recorded with the step at which it happened.
+
+Several ranks (`distributed`) train one run with the same global batches, and so the same numbers to
+rounding: each computes its rows, all take every decision from what was reduced, rank 0 writes.
 """
 
 from __future__ import annotations
@@ -23,14 +26,17 @@ from torch import nn
 
 from spam_lab.config.schema import RunConfig
 from spam_lab.data.batches import open_training_data, open_validation_data
+from spam_lab.data.rows import Batch
 from spam_lab.models.build import build_model
-from spam_lab.models.kinds import named_kinds
 from spam_lab.models.loss import token_losses
 from spam_lab.optim.clip import clip_gradients
 from spam_lab.optim.registry import build_optimizer, prepare_model
 from spam_lab.train import checkpoint
+from spam_lab.train.device import choose_device
+from spam_lab.train.distributed import SOLO, World
 from spam_lab.train.evaluate import evaluate
-from spam_lab.train.journal import Journal, StepLog
+from spam_lab.train.journal import Journal, Silent, StepLog
+from spam_lab.train.replica import choose_replica
 from spam_lab.train.schedule import lr_factor
 from spam_lab.train.timing import Stopwatch
 
@@ -65,7 +71,13 @@ class Training:
         folder: where its checkpoints are kept.
         journal: where its metrics go.
         tell: called with the progress at every write of metrics.
-        should_stop: asked after every step; True stops the run with a checkpoint.
+        should_stop: asked after every step; True on any rank stops the run with a checkpoint.
+        world: the ranks that train it together; `folder` is one that all of them share, while
+            `journal` and `tell` are used on rank 0 alone.
+
+    Raises:
+        ConfigError: where several ranks cannot train this run.
+        PeerLost: where another rank is lost, here or in `run`.
     """
 
     def __init__(
@@ -75,88 +87,105 @@ class Training:
         journal: Journal,
         tell: Callable[[Progress], None] = lambda progress: None,
         should_stop: Callable[[], bool] = lambda: False,
+        world: World = SOLO,
     ) -> None:
-        self._config, self._folder, self._journal = config, folder, journal
+        self._config, self._folder, self._world = config, folder, world
+        self._journal = journal if world.is_main else Silent()
         self._tell, self._should_stop = tell, should_stop
-        self.device = choose_device(config.train.device)
+        with world.together("open its data and build its model"):
+            self.device = choose_device(world.device or config.train.device)
+            make, place = choose_replica(config, world, self.device)
+            model = self._open(place)
+        with world.guard():
+            self._replica = make(model)
+            self.model = self._replica.model
+            named = self._replica.named()
+            self.optimizer = build_optimizer(config.optimizer, named, config.seed)
+            self._compile()
+            self._log = StepLog(self._replica.reduced)
+            self._stopwatch = Stopwatch(self.device)
+            self.step = 0
+            self._checkpoint_step = 0
+            self._clock = (0, time.perf_counter())
+            self._restore()
+
+    def _open(self, place: str) -> nn.Module:
+        """Open the data, and build the model at `place`, as the method wants it."""
+        config = self._config
         data, cache = config.data, Path(config.paths.cache)
         vocabulary = config.model.vocab_size
         self._data = open_training_data(
             data, data_seed=config.data_seed, vocab_size=vocabulary, cache=cache
         )
-        self._validation = list(
-            open_validation_data(
-                data, tokens=config.evaluation.tokens, vocab_size=vocabulary, cache=cache
-            )
+        validation = open_validation_data(
+            data, tokens=config.evaluation.tokens, vocab_size=vocabulary, cache=cache
         )
+        self._validation = [self._share(batch) for batch in validation]
         torch.manual_seed(config.seed)
-        self.model: nn.Module = build_model(
+        model = build_model(
             config.model,
             sequence_length=data.sequence_length,
             seed=config.seed,
             dtype=getattr(torch, config.precision.weights),
-            device=self.device,
+            device=place,
             stabilizer=config.stabilizer,
         )
-        prepare_model(config.optimizer, self.model, config.seed)
-        self._parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = build_optimizer(config.optimizer, named_kinds(self.model), config.seed)
-        self._compile()
-        self._log = StepLog()
-        self._stopwatch = Stopwatch(self.device)
-        self.step = 0
-        self._checkpoint_step = 0
-        self._clock = (0, time.perf_counter())
-        self._restore()
+        prepare_model(config.optimizer, model, config.seed)
+        return model
 
     def run(self) -> Outcome:
         """Train to the last step, to a stop or to divergence."""
+        with self._world.guard():
+            try:
+                return self._run()
+            finally:
+                self._data.close()
+
+    def _run(self) -> Outcome:
         steps, evaluation = self._config.schedule.steps, self._config.evaluation.every
         every, save_every = self._config.train.log_every, self._config.train.checkpoint_every
         self._clock = (self.step, time.perf_counter())
-        try:
-            while self.step < steps:
-                with self._stopwatch.measure("train/step_seconds"):
-                    self._update()
-                due = self.step % evaluation == 0 or self.step == steps
-                saving = self.step % save_every == 0 or self.step == steps
-                stopping = self._should_stop()
-                if due or saving or stopping or self.step % every == 0:
-                    diverged = self._write() or (self._evaluate() if due else None)
-                    if diverged:
-                        return self._diverged(*diverged)
-                if saving or stopping:
-                    self._save()
-                if stopping and self.step < steps:
-                    return Outcome("stopped", self.step)
+        while self.step < steps:
+            with self._stopwatch.measure("train/step_seconds"):
+                self._update()
+            due = self.step % evaluation == 0 or self.step == steps
+            saving = self.step % save_every == 0 or self.step == steps
+            stopping = self._world.any(self._should_stop())
+            if due or saving or stopping or self.step % every == 0:
+                diverged = self._write() or (self._evaluate() if due else None)
+                if diverged:
+                    return self._diverged(*diverged)
+            if saving or stopping:
+                self._save()
+            if stopping and self.step < steps:
+                return Outcome("stopped", self.step)
+        if self._world.is_main:
             checkpoint.prune(self._folder, kept=1)
-            return Outcome("done", self.step)
-        finally:
-            self._data.close()
+        return Outcome("done", self.step)
 
     def _update(self) -> None:
-        """One optimizer step over one global batch, in micro-batches."""
-        config = self._config
+        """One optimizer step over one global batch, this rank's rows of it in micro-batches."""
+        config, replica = self._config, self._replica
         batch = self._data.next_batch()
         size = config.train.micro_batch_size or config.data.batch_size
         tokens = int((batch.labels[:, 1:] != -100).sum())
         total = torch.zeros((), device=self.device)
-        for part in batch.split(size):
-            with self._autocast():
-                loss, _ = token_losses(self.model, part.to(self.device))
-            loss = loss / max(1, tokens)
-            torch.autograd.backward(loss)
+        parts = self._share(batch).split(size)
+        for number, part in enumerate(parts, start=1):
+            with replica.backward_of(last=number == len(parts)):
+                with self._autocast():
+                    loss, _ = token_losses(replica.module, part.to(self.device))
+                loss = loss / max(1, tokens)
+                torch.autograd.backward(loss, replica.seed)
             total += loss.detach()
-        grad_norm = torch.nn.utils.get_total_norm(
-            [p.grad for p in self._parameters if p.grad is not None]
-        )
-        clip_gradients(self._parameters, config.optimizer.clip_value, config.optimizer.clip_norm)
+        grad_norm = replica.grad_norm()
+        clip_gradients(replica.parameters, config.optimizer.clip_value, config.optimizer.clip_norm)
         lr = config.optimizer.lr * lr_factor(self.step + 1, config.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_ratio", 1.0)
         with self._stopwatch.measure("train/optimizer_seconds"):
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+            replica.step(self.optimizer)
+        replica.zero_grad(self.optimizer)
         self.step += 1
         telemetry = getattr(self.optimizer, "telemetry", None)
         self._log.add(self.step, total, grad_norm, {"train/lr": lr}, telemetry)
@@ -175,13 +204,15 @@ class Training:
                 self._journal.add(self.step, clocked)
             self._journal.flush()
             self._clock = (self.step, now)
-            self._tell(
+            self._report(
                 Progress(self.step, self._checkpoint_step, self._log.last_loss, speed, seconds)
             )
         return diverged
 
     def _evaluate(self) -> tuple[int, float] | None:
-        loss = evaluate(self.model, self._validation, self.device, self._autocast())
+        autocast = self._autocast()
+        loss = evaluate(self.model, self._validation, self.device, autocast, self._world)
+        self._replica.evaluated()
         values = {"validation/loss": loss}
         if math.isfinite(loss):
             values["validation/perplexity"] = math.exp(loss)
@@ -198,27 +229,28 @@ class Training:
         """A checkpoint of this step. Metrics reach the disk first, so none is missing under it."""
         self._journal.flush(durable=True)
         content: dict[str, Any] = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            **self._replica.state(self.optimizer),
             "data": self._data.state_dict(),
             "clipped_total": self._log.clipped_total,
             "random": torch.get_rng_state(),
         }
         if self.device.type == "cuda":
             content["random_cuda"] = torch.cuda.get_rng_state(self.device)
-        checkpoint.save(self._folder, self.step, content, self._config.train.checkpoints_kept)
+        if self._world.is_main:
+            checkpoint.save(self._folder, self.step, content, self._config.train.checkpoints_kept)
         self._checkpoint_step = self.step
         self._clock = (self.step, time.perf_counter())
-        self._tell(Progress(self.step, self.step, self._log.last_loss, None, None))
+        self._report(Progress(self.step, self.step, self._log.last_loss, None, None))
 
     def _restore(self) -> None:
-        newest = checkpoint.load_newest(self._folder)
-        if newest is None:
+        newest = checkpoint.load_newest(self._folder) if self._world.is_main else None
+        # Rank 0's choice counts: another machine may not see its newest file yet.
+        step: int | None = self._world.from_main(newest and newest[0])
+        if step is None:
             return
-        self.step, content = newest
-        self._checkpoint_step = self.step
-        self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
+        content = newest[1] if newest else checkpoint.load(self._folder, step)
+        self.step = self._checkpoint_step = step
+        self._replica.load_state(content, self.optimizer)
         self._data.load_state_dict(content["data"])
         self._log.clipped_total = content["clipped_total"]
         torch.set_rng_state(content["random"])
@@ -235,15 +267,14 @@ class Training:
         folder = Path(self._config.paths.cache) / "kernels"
         compile_steps(folder, when="kept" if mode == "auto" else mode)
 
+    def _report(self, progress: Progress) -> None:
+        if self._world.is_main:
+            self._tell(progress)
+
+    def _share(self, batch: Batch) -> Batch:
+        return batch.share(self._world.rank, self._world.size)
+
     def _autocast(self) -> AbstractContextManager[object]:
         if not self._config.precision.autocast:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of `train.device`. Raises RuntimeError where a GPU is asked for and none is."""
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise RuntimeError("train.device=cuda, but torch sees no GPU here: use train.device=cpu")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
