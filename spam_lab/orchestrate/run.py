@@ -32,6 +32,7 @@ from spam_lab.orchestrate.provenance import provenance
 from spam_lab.record.metrics import MetricWriter, rewind
 from spam_lab.record.state import State
 from spam_lab.record.store import RunDirectory, Status
+from spam_lab.train.distributed import SOLO, PeerLost, World
 
 LOG = logging.getLogger(__name__)
 STATUS_SECONDS = 0.5
@@ -50,20 +51,85 @@ class Host:
     paths: PathsConfig
 
 
-def execute(directory: RunDirectory, host: Host, should_stop: Callable[[], bool]) -> Status | None:
+def execute(
+    directory: RunDirectory, host: Host, should_stop: Callable[[], bool], world: World = SOLO
+) -> Status | None:
     """Train the run in `directory` to an end state.
 
     Args:
         directory: a run directory that holds a config.
         host: how this attempt runs.
         should_stop: asked after every step.
+        world: the ranks that train it together. All of them execute the same runs in the same
+            order; rank 0 has the lease and moves the states, the others only compute.
 
     Returns:
-        The last status; None where the run was taken or finished by another worker.
+        The last status; None where the run was taken or finished by another worker, and on ranks
+        other than 0.
+
+    Raises:
+        PeerLost: the ranks are out of step: one of them is gone, or has failed. The run is left
+            `running`, or `failed` if it was rank 0 that failed. The process can train nothing more.
     """
-    lease = Lease(directory.lease_path)
-    if not lease.acquire():
+    if not world.is_main:
+        _assist(directory, host, should_stop, world)
         return None
+    lease = Lease(directory.lease_path)
+    with _calling(world) as call:
+        if not lease.acquire():
+            return None
+        return _hold(directory, host, lease, should_stop, world, call)
+
+
+@contextlib.contextmanager
+def _calling(world: World) -> Iterator[Callable[[], None]]:
+    """Lets rank 0 call the others to train; if it does not, they hear that there is nothing."""
+    called = False
+
+    def call() -> None:
+        nonlocal called
+        called = True
+        world.from_main(True)
+
+    try:
+        yield call
+    finally:
+        if not called:
+            world.from_main(False)
+
+
+def _assist(
+    directory: RunDirectory, host: Host, should_stop: Callable[[], bool], world: World
+) -> None:
+    """Compute what rank 0 records, if it calls."""
+    if not world.from_main(None):
+        return
+    import torch
+
+    from spam_lab.train.journal import Silent
+    from spam_lab.train.loop import Training
+
+    config = _config(directory, host)
+    torch.set_num_threads(config.cluster.threads)
+    folder = directory.checkpoints_path
+    try:
+        Training(config, folder, Silent(), should_stop=should_stop, world=world).run()
+    except PeerLost:
+        raise
+    except Exception:
+        LOG.error("%s", traceback.format_exc())
+        world.require()  # where all ranks failed alike, rank 0 records it and the next run begins
+
+
+def _hold(
+    directory: RunDirectory,
+    host: Host,
+    lease: Lease,
+    should_stop: Callable[[], bool],
+    world: World,
+    call: Callable[[], None],
+) -> Status | None:
+    """Train the run under its lease."""
     with lease, _logging_to(directory.log_path):
         status = directory.status()
         if status.state.is_result:
@@ -80,17 +146,28 @@ def execute(directory: RunDirectory, host: Host, should_stop: Callable[[], bool]
                 pid=os.getpid(),
             )
             directory.add_provenance(provenance())
-            return _train(directory, config, lease, should_stop)
+            call()
+            return _train(directory, config, lease, should_stop, world)
+        except PeerLost as error:
+            LOG.error("%s", error)
+            raise
         except LeaseLost as error:
             LOG.warning("%s", error)
+            world.require()
             return None
         except Exception as error:
             LOG.error("%s", traceback.format_exc())
-            return _failed(directory, error)
+            failed = _failed(directory, error)
+            world.require()
+            return failed
 
 
 def _train(
-    directory: RunDirectory, config: RunConfig, lease: Lease, should_stop: Callable[[], bool]
+    directory: RunDirectory,
+    config: RunConfig,
+    lease: Lease,
+    should_stop: Callable[[], bool],
+    world: World,
 ) -> Status:
     # Imported here: torch and transformers take seconds, and only a worker needs them.
     import torch
@@ -108,10 +185,12 @@ def _train(
             known = dataclasses.asdict(progress)
             directory.report(**{name: v for name, v in known.items() if v is not None})
 
-    journal = MetricWriter(directory.metrics_path)
-    training = Training(config, directory.checkpoints_path, journal, tell, should_stop)
-    rewind(directory.metrics_path, training.step)
-    outcome = training.run()
+    with world.guard():
+        journal = MetricWriter(directory.metrics_path)
+    training = Training(config, directory.checkpoints_path, journal, tell, should_stop, world)
+    with world.guard():
+        rewind(directory.metrics_path, training.step)
+        outcome = training.run()
     lease.require()
     states = {"done": State.DONE, "diverged": State.DIVERGED, "stopped": State.PREEMPTED}
     changes = {"step": outcome.step, "reason": outcome.reason}
