@@ -7,7 +7,10 @@ prints it as one line.
 
 from __future__ import annotations
 
+import argparse
+import math
 import os
+import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
@@ -37,3 +40,30 @@ def require_runs(runs: Path) -> None:
         raise CommandError(
             f"there are no runs at {runs}: give --runs DIR, or make one with python launch.py"
         )
+
+
+def confirm(question: str, yes: bool) -> bool:
+    """Whether the user agrees; `yes` where that was said on the command line.
+
+    Raises:
+        CommandError: there is nobody to ask.
+    """
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise CommandError(f"{question} Nobody can be asked here: add --yes to agree")
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def positive_seconds(text: str) -> float:
+    """The value of an option that is a number of seconds."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
