@@ -31,7 +31,8 @@ never trained again; what was interrupted goes on.
   python launch.py optimizer=adam --cfg job           a run's whole config, as YAML
   python launch.py optimizer=adam --help              this page, for another choice of groups
   python -m analysis figure9                          the exhibit that a sweep is for
-  spam-lab status | sync | ui                         afterwards
+  spam-lab status | why | logs | retry | cancel       afterwards, with the runs
+  spam-lab sync | ui | doctor                         afterwards, with the record and the machine
 
 SPAM's symbols: ΔT is optimizer.delta_t, θ is optimizer.theta, N is optimizer.warmup_steps, d is
 optimizer.density. (schedule.warmup_steps is the learning rate's own warm-up, not N.)
