@@ -149,10 +149,10 @@ def run(case: Case, world: Any) -> Result:
 def execute_order(path: str, world: Any) -> Result:
     """Train the run of an order as a worker does."""
     from spam_lab.orchestrate.run import execute
+    from spam_lab.orchestrate.stop import StopRequest
     from spam_lab.orchestrate.worker import Order
     from spam_lab.record.store import RunDirectory
 
     order = Order.read(Path(path))
-    # A plain callable: it is never asked why it stopped.
-    status = execute(RunDirectory(order.root, order.run_ids[0]), order.host, lambda: False, world)
+    status = execute(RunDirectory(order.root, order.run_ids[0]), order.host, StopRequest(), world)
     return Result(state="" if status is None else status.state.value)
