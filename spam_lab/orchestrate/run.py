@@ -12,12 +12,12 @@ import contextlib
 import dataclasses
 import logging
 import os
-import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from spam_lab.config.compose import from_dict
 from spam_lab.config.schema import (
@@ -29,6 +29,8 @@ from spam_lab.config.schema import (
 )
 from spam_lab.orchestrate.lease import Lease, LeaseLost
 from spam_lab.orchestrate.provenance import provenance
+from spam_lab.orchestrate.slurm.place import Place
+from spam_lab.orchestrate.stop import StopRequest
 from spam_lab.record.metrics import MetricWriter, rewind
 from spam_lab.record.state import State
 from spam_lab.record.store import RunDirectory, Status
@@ -37,6 +39,8 @@ from spam_lab.train.distributed import SOLO, PeerLost, World
 LOG = logging.getLogger(__name__)
 STATUS_SECONDS = 0.5
 """At most one status a run is written in this time, end states apart."""
+LOST_ALLOWED = 5
+"""A run whose workers vanish this often in a row, without a new checkpoint, is given up."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,12 @@ class Host:
     train: TrainConfig
     cluster: ClusterConfig
     paths: PathsConfig
+    command: tuple[str, ...] = ()
+    """The command line that asked for it."""
 
 
 def execute(
-    directory: RunDirectory, host: Host, should_stop: Callable[[], bool], world: World = SOLO
+    directory: RunDirectory, host: Host, should_stop: StopRequest, world: World = SOLO
 ) -> Status | None:
     """Train the run in `directory` to an end state.
 
@@ -98,9 +104,7 @@ def _calling(world: World) -> Iterator[Callable[[], None]]:
             world.from_main(False)
 
 
-def _assist(
-    directory: RunDirectory, host: Host, should_stop: Callable[[], bool], world: World
-) -> None:
+def _assist(directory: RunDirectory, host: Host, should_stop: StopRequest, world: World) -> None:
     """Compute what rank 0 records, if it calls."""
     if not world.from_main(None):
         return
@@ -125,7 +129,7 @@ def _hold(
     directory: RunDirectory,
     host: Host,
     lease: Lease,
-    should_stop: Callable[[], bool],
+    should_stop: StopRequest,
     world: World,
     call: Callable[[], None],
 ) -> Status | None:
@@ -136,16 +140,22 @@ def _hold(
             return None
         try:
             config = _config(directory, host)
+            lost = _lost(status)
             directory.move(State.SUBMITTED)
+            if lost >= LOST_ALLOWED:
+                return directory.move(State.FAILED, lost=0, reason=_vanished(status, lost))
+            place = Place.here()
             status = directory.move(
                 State.RUNNING,
                 steps=config.schedule.steps,
                 attempt=status.attempt + 1,
                 reason="",
-                host=socket.gethostname(),
+                host=place.host,
+                job=place.job,
                 pid=os.getpid(),
+                lost=lost,
             )
-            directory.add_provenance(provenance())
+            directory.add_provenance(provenance(host.command))
             call()
             return _train(directory, config, lease, should_stop, world)
         except PeerLost as error:
@@ -166,13 +176,14 @@ def _train(
     directory: RunDirectory,
     config: RunConfig,
     lease: Lease,
-    should_stop: Callable[[], bool],
+    should_stop: StopRequest,
     world: World,
 ) -> Status:
     # Imported here: torch and transformers take seconds, and only a worker needs them.
     import torch
 
     from spam_lab.train.loop import Progress, Training
+    from spam_lab.train.memory import peak_memory
 
     torch.set_num_threads(config.cluster.threads)
     written = 0.0
@@ -182,23 +193,39 @@ def _train(
         lease.require()
         if time.monotonic() - written >= STATUS_SECONDS:
             written = time.monotonic()
-            known = dataclasses.asdict(progress)
-            directory.report(**{name: v for name, v in known.items() if v is not None})
+            known = {n: v for n, v in dataclasses.asdict(progress).items() if v is not None}
+            if progress.checkpoint_step > start:
+                known["lost"] = 0
+            directory.report(**known)
 
     with world.guard():
         journal = MetricWriter(directory.metrics_path)
     training = Training(config, directory.checkpoints_path, journal, tell, should_stop, world)
+    start = training.step
     with world.guard():
-        rewind(directory.metrics_path, training.step)
+        rewind(directory.metrics_path, start)
         outcome = training.run()
     lease.require()
-    states = {"done": State.DONE, "diverged": State.DIVERGED, "stopped": State.PREEMPTED}
-    changes = {"step": outcome.step, "reason": outcome.reason}
+    states = {"done": State.DONE, "diverged": State.DIVERGED, "stopped": should_stop.state}
+    changes: dict[str, Any] = {"step": outcome.step, "reason": outcome.reason, "lost": 0}
+    changes["memory_bytes"] = peak_memory(training.device)
     if outcome.state != "diverged":
         changes["checkpoint_step"] = outcome.step
     if outcome.state == "stopped":
-        changes["reason"] = f"asked to stop at step {outcome.step}; goes on from there"
+        up = should_stop.state is State.TIMED_OUT
+        why = "the job's time was up" if up else "asked to stop"
+        changes["reason"] = f"{why} at step {outcome.step}; goes on from there"
     return directory.move(states[outcome.state], **changes)
+
+
+def _lost(status: Status) -> int:
+    """How many attempts in a row have vanished without a new checkpoint, the last one included."""
+    return status.lost + 1 if status.state is State.RUNNING else 0
+
+
+def _vanished(status: Status, lost: int) -> str:
+    where = f" of job {status.job}" if status.job else ""
+    return f"{lost} workers in a row vanished while training it, the last{where} on {status.host}"
 
 
 def _config(directory: RunDirectory, host: Host) -> RunConfig:

@@ -118,7 +118,8 @@ def _work_together(order: Order, should_stop: StopRequest) -> int:
             world.close()
     except (PeerLost, TimeoutError) as error:
         LOG.error("%s", error)
-        return PEER_LOST
+        logging.shutdown()
+        os._exit(PEER_LOST)  # what is left of the group might wait for the lost peer
     return 0
 
 

@@ -6,6 +6,8 @@ of the model is allocated, unless the method needs real values; then two shallow
 
 from __future__ import annotations
 
+import resource
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -33,6 +35,14 @@ def run_memory(config: RunConfig) -> Memory:
         layers = config.model.num_hidden_layers
         one, two = (on_cpu(config, count) for count in (1, 2))
         return extended(one, two, layers)
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that this process has held: on a GPU, of its memory; on a CPU, resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes if sys.platform == "darwin" else kilobytes * 1024
 
 
 def run_shapes(config: RunConfig) -> tuple[tuple[Shape, ...], bool]:
