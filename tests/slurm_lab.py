@@ -14,8 +14,8 @@ from tests.slurm_cluster import Cluster
 
 ON_SLURM = ["cluster=slurm", "cluster.threads=1", "cluster.cpus=1"]
 
-LONG = ["schedule.steps=600", "schedule.warmup_steps=10", "evaluation.every=600"]
-"""A run of about fifteen seconds, with a checkpoint every five steps: long enough to be hit."""
+LONG = ["schedule.steps=300", "schedule.warmup_steps=10", "evaluation.every=300"]
+"""A run of some ten seconds, with a checkpoint every five steps: long enough to be hit."""
 
 
 def runs_of(tiny: list[str]) -> Path:

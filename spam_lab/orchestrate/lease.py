@@ -23,11 +23,11 @@ import psutil
 
 from spam_lab.files import read_json, write_json
 from spam_lab.orchestrate.slurm.place import Place
-from spam_lab.orchestrate.slurm.queue import ON_NODES, raw_job_state
+from spam_lab.orchestrate.slurm.queue import GONE, ON_NODES, raw_job_state
 
 HEARTBEAT_SECONDS = 10.0
 MISSED_SECONDS = 35.0
-"""From here on a heartbeat has been missed, and SLURM is asked about the holder's job."""
+"""From here on heartbeats have been missed: a holder whose job SLURM does not know is dead."""
 STALE_SECONDS = 120.0
 CLOCK_SECONDS = 60.0
 """How far the clock may be set while a worker runs: times of start and boot move with it."""
@@ -91,10 +91,11 @@ def is_live(path: Path) -> bool:
     age = heartbeat_age(path)
     if age is None:
         return False
-    if age < MISSED_SECONDS or not job:
+    state = raw_job_state(str(job)) if job else None
+    if state is None:
         return age < STALE_SECONDS
-    state = raw_job_state(str(job))
-    return age < STALE_SECONDS if state is None else state in ON_NODES
+    # A job may be hidden from us, as other users' jobs are on some sites.
+    return age < MISSED_SECONDS if state == GONE else state in ON_NODES
 
 
 def beats_here(path: Path) -> bool | None:

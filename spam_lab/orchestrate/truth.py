@@ -109,10 +109,16 @@ def _running(
     here = beats_here(directory.lease_path)
     beat = last_beat(directory.lease_path)
     silent = None if beat is None else max(0.0, time.time() - beat)
-    if here or (here is None and silent is not None and silent < STALE_SECONDS):
-        return Truth(run_id, status, Condition.RUNNING, own, silent)
-    if here is None and beat is not None and own is not None and own.state in ON_NODES:
-        return Truth(run_id, status, Condition.SILENT, own, silent)
+    fresh = silent is not None and silent < STALE_SECONDS
+    if here is not None:
+        alive = here
+    elif own is not None and beat is not None:
+        alive = own.state in ON_NODES
+    else:
+        alive = fresh
+    if alive:
+        condition = Condition.RUNNING if here or fresh else Condition.SILENT
+        return Truth(run_id, status, condition, own, silent)
     if holder is not None:
         return Truth(run_id, status, Condition.QUEUED, holder, silent)
     return Truth(run_id, status, Condition.LOST, own, silent)

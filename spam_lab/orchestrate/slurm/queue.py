@@ -29,6 +29,10 @@ ON_NODES = frozenset(("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALIN
 """States in which a job's processes may be there."""
 
 
+GONE = "GONE"
+"""Our word for a job that SLURM does not know."""
+
+
 class SlurmError(RuntimeError):
     """SLURM is not there, does not answer or refuses; the text says what and what to do."""
 
@@ -140,13 +144,13 @@ def named_jobs() -> dict[str, list[str]]:
 def raw_job_state(raw_job_id: str) -> str | None:
     """The state of one job by its raw id; None where SLURM cannot be asked.
 
-    A job that SLURM no longer knows is "GONE".
+    A job that SLURM does not know, or not any more, is `GONE`.
     """
     try:
         lines = _run(["squeue", "-h", "-t", "all", "-j", raw_job_id, "-o", "%T"]).split()
     except SlurmError as error:
-        return "GONE" if "Invalid job id" in str(error) else None
-    return lines[0] if lines else "GONE"
+        return GONE if "Invalid job id" in str(error) else None
+    return lines[0] if lines else GONE
 
 
 def ended_jobs(job_ids: Iterable[str]) -> dict[str, JobInfo]:

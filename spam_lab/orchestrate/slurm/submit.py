@@ -162,7 +162,10 @@ def _hand_over(
             jobs = [executor.submit(job) for job in work]
         return [str(job.job_id) for job in jobs]
     except Exception as error:  # submitit raises its own and subprocess' errors
-        raise SlurmError(f"SLURM refused the jobs: {_said(error)}") from None
+        said = _said(error)
+        full = "temporarily unavailable" in said or "Limit" in said
+        hint = ". The queue is full for you: try later, or fewer jobs (cluster.runs_per_job, jobs)"
+        raise SlurmError(f"SLURM refused the jobs: {said}{hint if full else ''}") from None
 
 
 def _executor(
