@@ -68,6 +68,8 @@ def advance(optimizer: SPAM, params: list[torch.nn.Parameter], steps: range) -> 
         (torch.float32, 1.0, {"clip_at_zero_moment": True, "bias_correction": "restarted"}),
         (torch.bfloat16, 1.0, {"state_dtype": "float32", "rounding": "stochastic"}),
         (torch.bfloat16, 0.3, {"weight_decay": 0.0}),
+        (torch.bfloat16, 1.0, {}),
+        (torch.bfloat16, 1.0, {"clip_at_zero_moment": True, "spike_rule": "nullify"}),
     ],
     ids=lambda value: str(value),
 )
@@ -91,6 +93,57 @@ def test_compiled_and_eager_are_equal_to_the_bit(
         for name, value in one.state[a].items():
             found = resumed.state[b][name]
             assert torch.equal(value, found) if torch.is_tensor(value) else value == found, name
+
+
+@pytest.mark.parametrize("exempt", [True, False])
+def test_numbers_at_the_ends_of_bfloat16_step_as_in_the_eager_path(
+    folder: Path, exempt: bool
+) -> None:
+    """Every gradient that bfloat16 has, NaN of any pattern too, on moments of every size."""
+    every = torch.arange(-(1 << 15), 1 << 15).to(torch.int16).view(torch.bfloat16)
+    sizes = [0.0, 1e-40, 1e-20, 1.0, 1e20, 3e38, float("inf"), float("nan")]
+    grads = every.repeat(len(sizes))
+    moments = torch.tensor(sizes).bfloat16().repeat_interleave(len(every))
+    made, counts = [], []
+    for compiles in (False, True):
+        param = torch.nn.Parameter(torch.ones_like(grads))
+        optimizer = SPAM([param], **{**BASE, "clip_at_zero_moment": not exempt, "grace_steps": 0})
+        if compiles:
+            optimizer.compile(folder)
+        param.grad = torch.zeros_like(grads)
+        optimizer.step()
+        state = optimizer.state[param]
+        state["exp_avg_sq"].copy_(moments)
+        param.grad.copy_(grads)
+        optimizer.step()
+        assert optimizer.telemetry is not None
+        counts.append(optimizer.telemetry.clipped.tolist())
+        made.append((param.detach(), state["exp_avg"], state["exp_avg_sq"]))
+    assert counts[0] == counts[1] and counts[0][0] > 1 << 15
+    for eager_one, compiled_one in zip(*made, strict=True):
+        torch.testing.assert_close(compiled_one, eager_one, rtol=0, atol=0, equal_nan=True)
+    assert bool(made[1][0][~grads.isfinite()].isnan().all()), "a broken gradient is hidden"
+
+
+def test_entries_that_are_not_whole_pairs_step_too(folder: Path) -> None:
+    """bfloat16 is stepped two entries at a time: odd lengths and places are not."""
+    found = []
+    for compiles in (False, True):
+        values = torch.randn(1001, generator=torch.Generator().manual_seed(0)).bfloat16()
+        params = [torch.nn.Parameter(part) for part in (values, values[:500], values[501:])]
+        optimizer = SPAM(params, **BASE)
+        if compiles:
+            optimizer.compile(folder)
+        advance(optimizer, params, range(4))
+        for param in params:  # gradients may come from anywhere
+            param.grad = torch.cat([torch.zeros(1), param.detach()]).bfloat16()[1:]
+        optimizer.step()
+        found.append(values)
+        if compiles:
+            assert optimizer._compiled is not None
+            kinds = {kind.layout for kind in optimizer._compiled.kernels._loaded}
+            assert kinds == {"dense", "pairs"}
+    assert torch.equal(*found)
 
 
 def test_a_kernel_is_compiled_once_and_never_again_as_steps_go_by(

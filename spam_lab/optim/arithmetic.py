@@ -28,6 +28,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from spam_lab.optim import pairs
+
 NUMBERS = (
     *("beta1", "rest1", "beta2", "rest2"),
     *("theta", "at_zero", "kappa", "rate", "eps", "decay"),
@@ -74,6 +76,7 @@ def updated(
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
     numbers: Tensor,
+    bitwise: bool = False,
 ) -> Updated:
     """One step of entries that train: see the module. Arguments are of one shape, any dtype.
 
@@ -83,25 +86,37 @@ def updated(
         weights, grad: w and g.
         exp_avg, exp_avg_sq: the raw moments m and v.
         numbers: `NUMBERS`, in the compute dtype.
+        bitwise: whether spikes are found and clipped by the bits of float32 (`pairs`), which gives
+            the same numbers. `spiked` is then -1 for true.
     """
     beta1, rest1, beta2, rest2, theta, at_zero, kappa, rate, eps, decay = numbers.unbind()
     g, w = grad.to(numbers.dtype), weights.to(numbers.dtype)
     m, v = exp_avg.to(numbers.dtype), exp_avg_sq.to(numbers.dtype)
     square, spiked = g * g, None
+    choose, zero = pairs.chosen if bitwise else torch.where, torch.zeros_like(square)
     if rule != "none":
         limit = v * theta
-        limit = torch.where(limit > 0, limit, at_zero)
-        spiked = square > limit
-        square = torch.where(spiked, limit if rule == "clip" else 0.0, square)
-    v = v * beta2 + square * rest2
+        if bitwise:
+            spiked = pairs.exceeds(square, limit, at_zero)
+        else:
+            limit = torch.where(limit > 0, limit, at_zero)
+            spiked = square > limit
+        square = choose(spiked, limit if rule == "clip" else zero, square)
+    m, v = m * beta1, v * beta2 + square * rest2
     root = v.sqrt()
     if spiked is not None:
         clipped = root * kappa
-        replacement = torch.where(g < 0, -clipped, clipped) if rule == "clip" else 0.0
+        if rule != "clip":
+            replacement = zero
+        elif bitwise:
+            replacement = pairs.with_sign_of(clipped, g)
+        else:
+            replacement = torch.where(g < 0, -clipped, clipped)
         # The product is 0, or NaN for an infinite gradient, which a rule against spikes must not
-        # hide: it is a training that has broken down.
-        g = torch.where(spiked, replacement, g) + g * 0.0
-    m = m * beta1 + g * rest1
+        # hide: it is a training that has broken down. Added to m, it need not wait for the root.
+        m = m + g * 0.0
+        g = choose(spiked, replacement, g)
+    m = m + g * rest1
     w = w - m / (root + eps) * rate
     return Updated(w - w * decay if decays else w, m, v, spiked)
 

@@ -30,7 +30,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from spam_lab.optim import arithmetic, mask
+from spam_lab.optim import arithmetic, mask, pairs
 from spam_lab.optim.arithmetic import Form
 from spam_lab.optim.base import Group, State
 from spam_lab.optim.factors import Factors
@@ -52,7 +52,8 @@ class Kind:
 
     Attributes:
         form: the options that change the formula.
-        layout: dense | entries: all entries of what it is given, or a random mask of entries.
+        layout: dense | pairs | entries: all entries of what it is given; the same, bfloat16 and
+            two in an int32; or a random mask of entries.
         dtypes: of weights, gradients and moments.
         device: cpu | cuda.
     """
@@ -123,16 +124,18 @@ class _Plan:
         run: its kernel; None leaves it to the eager path.
         options: what the kernel was chosen for.
         units: where whole blocks or rows are selected, which ones; None elsewhere.
-        unit: entries of such a unit.
+        unit: entries of such a unit, or pairs of entries.
+        dtype: what a gradient is viewed as: its own, or int32 where the kernel takes pairs.
         noise, integers: the kernel's last two arguments.
         moments: m and v as they were when they were viewed.
-        views: of weights, m and v, flat.
+        views: of weights, m and v, flat, and of pairs where the kernel takes those.
     """
 
     run: Run | None
     options: tuple[Any, ...]
     units: Tensor | None
     unit: int
+    dtype: torch.dtype
     noise: Tensor
     integers: Tensor
     moments: tuple[Tensor, Tensor]
@@ -183,7 +186,7 @@ class Compiled:
         if not (param.is_contiguous() and grad.is_contiguous()):
             return None
         form = Form(factors.spike_rule, group["rounding"], factors.weight_decay > 0)
-        options = (form, group["arithmetic"], factors.unselected, grad.dtype)
+        options = (form, group["arithmetic"], factors.unselected, grad.dtype, pairs.fits(grad))
         plan = self._plans.get(param)
         if plan is None or not plan.fits(param, state, options):
             plan = self._plans[param] = self._plan(param, state, options)
@@ -195,7 +198,7 @@ class Compiled:
         if numbers is None or numbers[0] is not factors or numbers[1].device != param.device:
             self._numbers = numbers = (factors, factors.numbers(torch.float32, param.device))
         weights, exp_avg, exp_avg_sq = plan.views
-        grad = grad.view(-1)
+        grad = grad.view(-1).view(plan.dtype)
         if plan.units is not None:
             whole = weights.view(-1, plan.unit)
             weights = whole.index_select(0, plan.units).view(-1)
@@ -207,7 +210,7 @@ class Compiled:
         return count
 
     def _plan(self, param: Tensor, state: State, options: tuple[Any, ...]) -> _Plan:
-        form, arithmetic_, unselected, grad_dtype = options
+        form, arithmetic_, unselected, grad_dtype, even = options
         chosen, moments = mask.from_state(state), (state["exp_avg"], state["exp_avg_sq"])
         layout, unit, units = "dense", 1, None
         integers = torch.zeros(3, dtype=torch.int64, device=param.device)
@@ -221,6 +224,19 @@ class Compiled:
                 strata = torch.arange(chosen.selected, device=param.device)
                 units = mask.unit_positions(strata, integers)
         dtypes = (param.dtype, grad_dtype, moments[0].dtype)
+        views = (param.detach().view(-1), moments[0].view(-1), moments[1].view(-1))
+        dtype = grad_dtype
+        if (
+            layout == "dense"
+            and set(dtypes) == {torch.bfloat16}
+            and form.rounding == "nearest"
+            and param.device.type == "cpu"
+            and even
+            and all(map(pairs.fits, views))
+            and (units is None or unit % 2 == 0)
+        ):
+            layout, unit, dtype = "pairs", unit // 2, torch.int32
+            views = (views[0].view(dtype), views[1].view(dtype), views[2].view(dtype))
         run = None
         if (
             not isinstance(chosen, mask.StoredMask)
@@ -233,9 +249,8 @@ class Compiled:
             kind = Kind(form, layout, dtypes, param.device.type)
             if self._when != "kept" or self.kernels.has(kind):
                 run = self._kernel(kind)
-        views = (param.detach().view(-1), moments[0].view(-1), moments[1].view(-1))
         noise = torch.zeros(2, dtype=torch.int64, device=param.device)
-        return _Plan(run, options, units, unit, noise, integers, moments, views)
+        return _Plan(run, options, units, unit, dtype, noise, integers, moments, views)
 
     def _kernel(self, kind: Kind) -> Run | None:
         try:
@@ -271,6 +286,18 @@ class _Step(nn.Module):
     ) -> Tensor:
         """Write the new weights and moments; the number of spikes, int32."""
         form, sparse = self.kind.form, self.kind.layout == "entries"
+        if self.kind.layout == "pairs":
+            (w, w_), (g, g_), (m, m_), (v, v_) = map(
+                pairs.halves, (weights, grad, exp_avg, exp_avg_sq)
+            )
+            low = arithmetic.updated(form.rule, form.decays, w, g, m, v, numbers, bitwise=True)
+            high = arithmetic.updated(form.rule, form.decays, w_, g_, m_, v_, numbers, bitwise=True)
+            new_weights.copy_(pairs.joined(low.weights, high.weights))
+            new_exp_avg.copy_(pairs.joined(low.exp_avg, high.exp_avg))
+            new_exp_avg_sq.copy_(pairs.joined(low.exp_avg_sq, high.exp_avg_sq))
+            if low.spiked is None or high.spiked is None:
+                return torch.zeros((), dtype=torch.int32)
+            return (-low.spiked - high.spiked).sum(dtype=torch.int32)
         if sparse:
             strata = torch.arange(exp_avg.shape[0], device=exp_avg.device)
             positions = mask.unit_positions(strata, selected)
@@ -302,7 +329,7 @@ def _package(kind: Kind, path: Path) -> str:
     shapes, dynamic = [1 << 20] * 2, [{0: weights}] * 2
     if kind.layout == "entries":
         shapes, dynamic = [1 << 20, 1 << 18], [{0: weights}, {0: torch.export.Dim("chosen", min=2)}]
-    weight, grad, moment = kind.dtypes
+    weight, grad, moment = (torch.int32,) * 3 if kind.layout == "pairs" else kind.dtypes
     example = [
         *(torch.zeros(shapes[0], dtype=dtype, device=kind.device) for dtype in (weight, grad)),
         *(torch.zeros(shapes[1], dtype=moment, device=kind.device) for _ in range(2)),
@@ -332,7 +359,7 @@ def _package(kind: Kind, path: Path) -> str:
 
 def _fingerprint(device: str) -> str:
     """What a compiled kernel depends on: our formula, torch, and the processor."""
-    parts = [inspect.getsource(module) for module in (arithmetic, mask)]
+    parts = [inspect.getsource(module) for module in (arithmetic, mask, pairs)]
     parts += [inspect.getsource(_Step), inspect.getsource(_package), torch.__version__]
     if device == "cuda":
         parts.append(torch.cuda.get_device_name())

@@ -72,6 +72,7 @@ def updated(
         else:
             square.masked_fill_(spiked, 0.0)
     v.mul_(beta2).add_(square.mul_(rest2))
+    m.mul_(beta1)
     root = _exact_root(v, second, space)
     if spiked is not None:
         if rule == "clip":
@@ -79,8 +80,9 @@ def updated(
             torch.where(spiked, torch.copysign(clipped, g, out=clipped), g, out=clipped)
         else:
             clipped = first.copy_(g).masked_fill_(spiked, 0.0)
-        g = clipped.add_(torch.mul(g, 0.0, out=space.get("third", g, dtype)))
-    m.mul_(beta1).add_(torch.mul(g, rest1, out=first))
+        m.add_(torch.mul(g, 0.0, out=space.get("third", g, dtype)))
+        g = clipped
+    m.add_(torch.mul(g, rest1, out=first))
     w.sub_(torch.div(m, root.add_(eps), out=first).mul_(rate))
     if decays:
         w.sub_(torch.mul(w, decay, out=first))
