@@ -22,8 +22,9 @@ from spam_lab.orchestrate.slurm import ledger, queue, resources
 from spam_lab.orchestrate.slurm.ledger import Submission
 from spam_lab.orchestrate.slurm.packing import JobArray, pack
 from spam_lab.orchestrate.slurm.resources import world_size
+from spam_lab.orchestrate.slurm.site import max_array_size
 from spam_lab.orchestrate.slurm.submit import check_arrays, settle, submit, warnings
-from spam_lab.orchestrate.truth import slurm_jobs, truths
+from spam_lab.orchestrate.truth import Condition, slurm_account, slurm_jobs, truths
 
 POLL_SECONDS = 2.0
 ARRAYS_SHOWN = 20
@@ -57,7 +58,7 @@ def launch_on_slurm(
             console.print(line, highlight=False)
         plan = make(ledger.held(root, jobs))
         host = host_of(plan)
-        arrays = pack(plan.due, history(root), queue.max_array_size())
+        arrays = pack(plan.due, history(root), max_array_size())
         console.print(totals(plan, Cost(None, ""), 1), highlight=False, soft_wrap=True)
         _print_arrays(console, arrays)
         if arrays:
@@ -76,7 +77,7 @@ def _dry_run(root: Path, make: MakePlan, host_of: Callable[[Plan], Host], consol
     with console.status("timing a few training steps of each shape that is new here"):
         cost = estimate(plan, measure=True)
     print_plan(console, plan, cost, 1)
-    size = queue.max_array_size() if there else WITHOUT_SLURM
+    size = max_array_size() if there else WITHOUT_SLURM
     arrays = pack(plan.due, history(root), size)
     _print_arrays(console, arrays)
     if there and arrays:
@@ -88,9 +89,8 @@ def _dry_run(root: Path, make: MakePlan, host_of: Callable[[Plan], Host], consol
 def _print_arrays(console: Console, arrays: Sequence[JobArray]) -> None:
     for array in arrays[:ARRAYS_SHOWN]:
         cluster = array.cluster
-        asked = [f"{cluster.gpus} GPU{'s' if cluster.gpus != 1 else ''}"]
-        if cluster.nodes > 1:
-            asked.insert(0, f"{cluster.nodes} nodes of")
+        nodes = f"{cluster.nodes} nodes of " if cluster.nodes > 1 else ""
+        asked = [f"{nodes}{cluster.gpus} GPU{'s' if cluster.gpus != 1 else ''}"]
         if world_size(cluster) > 1:
             asked.append(f"{world_size(cluster)} processes a run")
         if cluster.memory:
@@ -151,5 +151,8 @@ def _follow(console: Console, plan: Plan) -> int:
 
 
 def _goes_on(plan: Plan, ids: Sequence[str]) -> bool:
-    live = ("running", "silent", "queued")
-    return any(truth.condition in live for truth in truths(plan.root, ids).values())
+    """Whether somebody trains a run, or will; so it is taken where SLURM cannot be asked."""
+    jobs, doubt = slurm_account(plan.root)
+    live = (Condition.RUNNING, Condition.SILENT, Condition.QUEUED)
+    found = truths(plan.root, ids, jobs).values()
+    return any(t.condition in live or (doubt and not t.status.state.has_ended) for t in found)

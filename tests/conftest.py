@@ -10,7 +10,6 @@ import pytest
 
 SESSION = "SPAM_LAB_TEST_SESSION"
 """Marks the processes that one test session starts: others may test on this machine too."""
-os.environ.setdefault(SESSION, str(os.getpid()))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 for name in ("SPAM_LAB_RUNS", "MLFLOW_TRACKING_URI"):
@@ -19,6 +18,11 @@ for name in ("SPAM_LAB_RUNS", "MLFLOW_TRACKING_URI"):
 pytest_plugins = ["tests.slurm_fixtures"]
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure() -> None:
+    """Every process that runs tests, one of several or not, knows what it started itself."""
+    os.environ[SESSION] = str(os.getpid())
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,11 @@ from tests.slurm_cluster import Cluster
 
 ON_SLURM = ["cluster=slurm", "cluster.threads=1", "cluster.cpus=1"]
 
-LONG = ["schedule.steps=300", "schedule.warmup_steps=10", "evaluation.every=300"]
-"""A run of some ten seconds, with a checkpoint every five steps: long enough to be hit."""
+LONG = [
+    *["schedule.steps=200", "schedule.warmup_steps=10", "evaluation.every=200"],
+    "train.checkpoint_every=10",
+]
+"""A run of some ten seconds, with a checkpoint every ten steps: long enough to be hit."""
 
 
 def runs_of(tiny: list[str]) -> Path:
@@ -23,9 +26,9 @@ def runs_of(tiny: list[str]) -> Path:
     return next(Path(o.removeprefix("paths.runs=")) for o in tiny if o.startswith("paths.runs="))
 
 
-def submit(overrides: list[str], expected: int = 0) -> str:
+def submit(overrides: list[str], expected: int = 0, where: list[str] = ON_SLURM) -> str:
     """Submit through the real command line; what it printed."""
-    code, output = run_launch([*overrides, *ON_SLURM])
+    code, output = run_launch([*overrides, *where])
     assert code == expected, output
     assert "Traceback" not in output
     return output
@@ -79,6 +82,18 @@ def states(directory: RunDirectory) -> list[str]:
         if not found or found[-1] != line["state"]:
             found.append(line["state"])
     return found
+
+
+def drain(cluster: Cluster) -> None:
+    """Have nothing start any more. (A node that is set down comes back by itself.)"""
+    for name in cluster.settings.names:
+        cluster.run("scontrol", "update", f"NodeName={name}", "State=DRAIN", "Reason=test")
+
+
+def undrain(cluster: Cluster) -> None:
+    """Have jobs start again."""
+    for name in cluster.settings.names:
+        cluster.resume(name)
 
 
 def finish_now(cluster: Cluster, directory: RunDirectory, job_id: str) -> None:

@@ -94,7 +94,8 @@ def _check_ledger(root: Path, runs: int) -> None:
     assert {d.status().state for d in directories} == {State.DONE}
     for directory in directories:
         ends = Counter(line["state"] for line in directory.history())
-        assert ends["done"] == 1, f"{directory.run_id} was done {ends['done']} times"
+        # The line follows the status: a worker killed between the two leaves none.
+        assert ends["done"] <= 1, f"{directory.run_id} was done {ends['done']} times"
         assert ends["running"] == directory.status().attempt == len(directory.provenance())
         steps = [line.step for line in directory.metrics()]
         assert steps == list(range(1, directory.status().steps + 1))

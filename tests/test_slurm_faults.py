@@ -23,12 +23,14 @@ from tests.slurm_cluster import Cluster
 from tests.slurm_lab import (
     LONG,
     condition,
+    drain,
     finish_now,
     job_ids,
     only_run,
     runs_of,
     states,
     submit,
+    undrain,
     wait_for_state,
     wait_for_step,
 )
@@ -252,15 +254,13 @@ def test_a_cancelled_job_stays_cancelled(
 def test_a_job_cancelled_while_it_waits_leaves_its_runs_waiting(
     slurm: Cluster, tiny: list[str]
 ) -> None:
-    for name in ("n1", "n2", "n3"):
-        slurm.down(name)
+    drain(slurm)
     submit(tiny)
     root, directory = runs_of(tiny), only_run(runs_of(tiny))
     assert condition(root, directory.run_id) is Condition.QUEUED
     slurm.run("scancel", *job_ids(root))
     wait_for(lambda: condition(root, directory.run_id) is Condition.WAITING, 60)
-    for name in ("n1", "n2", "n3"):
-        slurm.resume(name)
+    undrain(slurm)
     assert "1 to run" in submit(tiny)
     wait_for_state(directory, State.DONE)
 

@@ -12,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spam_lab.config.compose import compose_run
+from spam_lab.config.fields import ConfigError
 from spam_lab.config.schema import ClusterConfig
 from spam_lab.orchestrate.cost import Measured, shape_of
+from spam_lab.orchestrate.expand import expand
+from spam_lab.orchestrate.grid import Cell, Sweep
 from spam_lab.orchestrate.plan import Action, Entry
 from spam_lab.orchestrate.slurm.packing import MOST_A_GPU, JobArray, pack, share
 from spam_lab.record.store import Status
@@ -112,6 +115,18 @@ def test_long_steps_and_unmeasured_runs_do_not_share_a_gpu() -> None:
 
 def test_share_of_a_pulling_job_rotates() -> None:
     assert share(["a", "b", "c", "d"], [], 1, 2) == ("c", "d", "a", "b")
+
+
+def test_a_cell_may_ask_for_resources_and_the_command_line_wins() -> None:
+    cell = Cell({}, {"optimizer.theta": 100, "cluster.gpus": 4, "cluster.time": 600})
+    sweep = Sweep("a_sweep", "a question", (cell,), seeds=(0,))
+    (own,) = expand(sweep, ["cluster=slurm"])
+    (told,) = expand(sweep, ["cluster=slurm", "cluster.gpus=2"])
+    assert (own.config.cluster.gpus, own.config.cluster.time) == (4, 600)
+    assert (told.config.cluster.gpus, told.config.cluster.time) == (2, 600)
+    assert own.run_id == told.run_id
+    with pytest.raises(ConfigError, match=r"sets optimizer\.theta itself"):
+        expand(sweep, ["optimizer.theta=5"])
 
 
 def test_the_default_cluster_needs_no_slurm() -> None:

@@ -17,9 +17,8 @@ import psutil
 from spam_lab.commands import CommandError, require_runs
 from spam_lab.config.labels import run_labels
 from spam_lab.files import read_json
-from spam_lab.orchestrate.slurm import ledger, queue
-from spam_lab.orchestrate.slurm.queue import JobInfo, SlurmError
-from spam_lab.orchestrate.truth import Condition, Truth, truths
+from spam_lab.orchestrate.slurm.queue import JobInfo
+from spam_lab.orchestrate.truth import Condition, Truth, slurm_account, truths
 from spam_lab.record.store import RunDirectory, SweepManifest, run_directories, sweep_manifests
 
 SINGLE = "single runs"
@@ -75,7 +74,7 @@ class Overview:
 
     def look(self) -> None:
         """Find out anew what every run is doing."""
-        self.jobs, self.doubt = _jobs(self.root)
+        self.jobs, self.doubt = slurm_account(self.root)
         ids = list(dict.fromkeys(run_id for sweep in self.sweeps for run_id in sweep.run_ids))
         found = truths(self.root, ids, self.jobs)
         # A run that ended between the look at its status and the look at its lease is not lost.
@@ -154,18 +153,6 @@ def capped(lines: Sequence[str], most: int, what: str) -> Iterator[str]:
     yield from lines[:most]
     if len(lines) > most:
         yield f"... and {len(lines) - most} more {what}"
-
-
-def _jobs(root: Path) -> tuple[dict[str, JobInfo], str]:
-    """SLURM's account, and why there is none where there should be."""
-    if not (root / ledger.FOLDER).exists():
-        return {}, ""
-    if not queue.is_here():
-        return {}, "this computer has no SLURM commands"
-    try:
-        return {job.job_id: job for job in queue.own_jobs()}, ""
-    except SlurmError as error:
-        return {}, str(error)
 
 
 def _worker_arguments() -> Iterator[str]:

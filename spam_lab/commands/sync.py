@@ -5,13 +5,11 @@ It promises to be safe at any time and any number of times: run directories are 
 
 from __future__ import annotations
 
-import argparse
-import math
 import sys
 import time
 from argparse import ArgumentParser, Namespace
 
-from spam_lab.commands import add_runs_argument, require_runs
+from spam_lab.commands import add_runs_argument, positive_seconds, require_runs
 from spam_lab.record.mlflow_store import shown, tracking_uri
 from spam_lab.record.state import State
 from spam_lab.record.tracking import SyncReport, sync
@@ -45,7 +43,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--watch",
         nargs="?",
-        type=_positive,
+        type=positive_seconds,
         const=_SECONDS,
         metavar="SECONDS",
         help=f"sync again and again, looking every SECONDS (default: {_SECONDS:g}), until every "
@@ -102,13 +100,3 @@ def _say(message: str) -> None:
 
 def _counts(report: SyncReport) -> str:
     return ", ".join(f"{report.states[s]} {s}" for s in State if report.states[s])
-
-
-def _positive(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return seconds

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable
-from types import FrameType
 
 from spam_lab.orchestrate.census import Census
 from spam_lab.orchestrate.plan import Plan
+from spam_lab.orchestrate.processes import interruptible
 from spam_lab.orchestrate.run import Host
 from spam_lab.orchestrate.stop import StopRequest
 from spam_lab.orchestrate.worker import Order, work
@@ -38,7 +37,9 @@ def dispatch(plan: Plan, host: Host, watch: Callable[[Census], None]) -> Census:
         if host.cluster.name == "inline":
             run_here(plan, host)
         else:
-            _run_workers(order, census, watch)
+            workers = Workers(order, census, worker_count(host, len(order.run_ids)))
+            with interruptible(workers):
+                workers.train(watch)
     census.refresh()
     return census
 
@@ -72,22 +73,3 @@ def run_here(plan: Plan, host: Host) -> None:
 
 def _order(plan: Plan, host: Host) -> Order:
     return Order(plan.root, tuple(entry.run_id for entry in plan.due), host)
-
-
-def _run_workers(order: Order, census: Census, watch: Callable[[Census], None]) -> None:
-    workers = Workers(order, census, worker_count(order.host, len(order.run_ids)))
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if not workers.stopping:
-            print("stopping at the next step, with a checkpoint; again to kill", file=sys.stderr)
-        workers.stop(kill=workers.stopping)
-
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, interrupt) for number in signals]
-    try:
-        workers.run(watch)
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
-    if workers.stopping:
-        raise KeyboardInterrupt

@@ -54,15 +54,24 @@ class Truth:
     silent_seconds: float | None = None
 
 
-def slurm_jobs(root: Path) -> dict[str, JobInfo]:
-    """SLURM's account of this user's jobs, by job id; empty where nothing was ever submitted from
-    `root`, or SLURM cannot be asked."""
-    if not (root / ledger.FOLDER).exists() or not queue.is_here():
-        return {}
+def slurm_account(root: Path) -> tuple[dict[str, JobInfo], str]:
+    """SLURM's account of this user's jobs, by job id, and why there is none where there should be.
+
+    Nobody is asked where nothing was ever submitted from `root`.
+    """
+    if not (root / ledger.FOLDER).exists():
+        return {}, ""
+    if not queue.is_here():
+        return {}, "this computer has no SLURM commands"
     try:
-        return {job.job_id: job for job in queue.own_jobs()}
-    except SlurmError:
-        return {}
+        return {job.job_id: job for job in queue.own_jobs()}, ""
+    except SlurmError as error:
+        return {}, str(error)
+
+
+def slurm_jobs(root: Path) -> dict[str, JobInfo]:
+    """SLURM's account of this user's jobs, by job id; empty where it cannot be asked."""
+    return slurm_account(root)[0]
 
 
 def truths(

@@ -9,8 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shlex
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,9 +19,10 @@ from spam_lab.commands.doctor_checks import Finding
 from spam_lab.commands.doctor_checks.folder import nearest
 from spam_lab.config.fields import ConfigError
 from spam_lab.config.schema import ClusterConfig
-from spam_lab.orchestrate.slurm import queue
+from spam_lab.orchestrate.slurm import queue, site
 from spam_lab.orchestrate.slurm.packing import JobArray
-from spam_lab.orchestrate.slurm.queue import LIVE, SlurmError, plain_environment
+from spam_lab.orchestrate.slurm.queue import LIVE, SlurmError
+from spam_lab.orchestrate.slurm.site import Partition
 
 PARTITIONS_SHOWN = 6
 JOB_SECONDS = 120.0
@@ -38,15 +37,14 @@ def look(overrides: Sequence[str]) -> list[Finding]:
         return [Finding("SLURM", "not here; cluster=local trains on this computer")]
     try:
         queue.require()
-        about = _run(["sinfo", "--version"]).strip() or "SLURM"
-        partitions = _run(["sinfo", "-h", "-o", "%P|%a|%l|%D|%G"]).splitlines()
+        about, partitions = site.version(), site.partitions()
     except SlurmError as error:
         advice = "on a login node of the cluster, see to SLURM_CONF and scontrol ping"
         return [Finding("SLURM", str(error), advice, needed=False)]
     return [
         Finding("SLURM", f"{about}, its controller answers"),
         _partitions(partitions),
-        _test(overrides, partitions),
+        _test(overrides),
     ]
 
 
@@ -131,7 +129,7 @@ def _send(scratch: Path, cluster: ClusterConfig) -> str:
     for option in ("partition", "account", "qos", "constraint"):
         value = getattr(cluster, option)
         command += [f"--{option}={value}"] if value else []
-    return _run([*command, str(script)]).strip().partition(";")[0]
+    return queue.run([*command, str(script)]).strip().partition(";")[0]
 
 
 def _wait(scratch: Path, job_id: str) -> str:
@@ -155,21 +153,20 @@ def _wait(scratch: Path, job_id: str) -> str:
     return state
 
 
-def _partitions(lines: Sequence[str]) -> Finding:
+def _partitions(known: Sequence[Partition]) -> Finding:
     found = []
-    for line in lines:
-        name, up, limit, nodes, gpus = (*line.split("|"), "", "", "", "", "")[:5]
-        default = ", default" if name.endswith("*") else ""
-        has = "" if gpus in ("", "(null)") else f", {gpus}"
-        down = "" if up == "up" else f", {up}"
-        found.append(f"{name.rstrip('*')} (at most {limit}, {nodes} nodes{has}{default}{down})")
+    for one in known:
+        default = ", default" if one.default else ""
+        has = f", {one.gres}" if one.gres else ""
+        down = "" if one.up == "up" else f", {one.up}"
+        found.append(f"{one.name} (at most {one.limit}, {one.nodes} nodes{has}{default}{down})")
     more = f"; and {len(found) - PARTITIONS_SHOWN} more" if len(found) > PARTITIONS_SHOWN else ""
     if not found:
         return Finding("partitions", "none that you may use", "ask the site", needed=False)
     return Finding("partitions", "; ".join(found[:PARTITIONS_SHOWN]) + more)
 
 
-def _test(overrides: Sequence[str], partitions: Sequence[str]) -> Finding:
+def _test(overrides: Sequence[str]) -> Finding:
     """Whether SLURM would take a job of the lab's; none is left in the queue."""
     from spam_lab.orchestrate.slurm.submit import check_arrays
 
@@ -184,27 +181,9 @@ def _test(overrides: Sequence[str], partitions: Sequence[str]) -> Finding:
     except SlurmError as error:
         advice = "give them, also to doctor: spam-lab doctor cluster.partition=... cluster.time=..."
         return Finding(what, str(error), advice, needed=False)
-    # Many sites take a job that its partition never starts, and let it wait forever.
-    limits = {row[0].rstrip("*"): row for row in (line.split("|") for line in partitions)}
-    default = next((name for name, row in limits.items() if row[0].endswith("*")), "")
-    asked = cluster.partition or default
-    limit = _minutes(limits[asked][2]) if asked in limits else None
-    if limit is not None and limit < cluster.time:
-        state = f"it asks for {cluster.time} min, and partition {asked} gives {limit} min"
-        return Finding(what, state, f"cluster.time={limit}, or another partition", needed=False)
     gpus = f"{cluster.gpus} GPU{'' if cluster.gpus == 1 else 's'}"
     where = f" in {cluster.partition}" if cluster.partition else ""
     return Finding(what, f"SLURM would take one with {gpus} for {cluster.time} min{where}")
-
-
-def _minutes(limit: str) -> int | None:
-    """A time limit as sinfo prints it (2-12:30:00, 30:00, 1:00, infinite), in whole minutes."""
-    days, _, clock = limit.rpartition("-")
-    parts = clock.split(":")
-    if not all(part.isdigit() for part in parts) or not 2 <= len(parts) <= 3:
-        return None
-    hours, minutes, _ = ["0", *parts][-3:]
-    return int(days or 0) * 1440 + int(hours) * 60 + int(minutes)
 
 
 def _cluster(overrides: Sequence[str]) -> ClusterConfig:
@@ -212,29 +191,3 @@ def _cluster(overrides: Sequence[str]) -> ClusterConfig:
 
     own = [] if any(o.startswith("cluster=") for o in overrides) else ["cluster=slurm"]
     return compose_run([*own, *overrides]).cluster
-
-
-def _run(command: Sequence[str]) -> str:
-    """What a command of SLURM prints."""
-    if shutil.which(command[0]) is None:
-        raise SlurmError(f"this computer has no {command[0]}")
-    environment = {
-        name: value
-        for name, value in plain_environment(os.environ).items()
-        if name in ("SLURM_CONF", "SLURM_CLUSTERS") or not name.startswith(("SLURM", "SRUN_"))
-    }
-    try:
-        ran = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=queue.SECONDS,
-            check=False,
-            env=environment,
-        )
-    except subprocess.TimeoutExpired:
-        raise SlurmError(f"{command[0]} did not answer within {queue.SECONDS:.0f} s") from None
-    if ran.returncode:
-        said = [line for line in ran.stderr.splitlines() if line.strip()] or ["no reason given"]
-        raise SlurmError(f"{command[0]}: {said[-1]}")
-    return ran.stdout

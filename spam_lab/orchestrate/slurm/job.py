@@ -11,10 +11,9 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from spam_lab.files import read_json, write_json
@@ -115,14 +114,12 @@ class _Job:
 
     def run(self) -> str:
         """Train what is left of the job's runs; then requeue, or end."""
-        for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
-        signal.signal(signal.SIGCONT, lambda number, frame: None)  # comes before SLURM's SIGTERM
+        listen(self._workers.stop)
         self._census.refresh()
         before = self._progress()
         lost = ""
         try:
-            self._workers.run(lambda census: None)
+            self._workers.train()
         except WorkersLost as error:
             lost = str(error)
             LOG.error("%s", lost)
@@ -136,34 +133,9 @@ class _Job:
             self._give_up(left, lost)
             return f"given up: {lost}"
         LOG.info("%d runs are left: asking to be requeued", len(left))
-        if self._requeued():
+        if requeued(self._place, self._workers.order.host.cluster.signal_seconds):
             return "requeued"
         return f"stopped with {len(left)} runs left"
-
-    def _requeued(self) -> bool:
-        """Have this job run again, unless SLURM is ending it: as cancelled, or to requeue it.
-
-        A preemption need not send USR2, and a cancelled job gets the same SIGTERM: what SLURM says
-        of the job tells them apart. A controller that is away is waited for, as long as there is
-        time.
-        """
-        end = time.monotonic() + self._workers.order.host.cluster.signal_seconds
-        while True:
-            state = queue.raw_job_state(self._place.raw_job)
-            if state == "RUNNING":
-                if queue.requeue(self._place.job):
-                    return True
-            elif state is not None:
-                LOG.info("SLURM says this job is %s: it is left to it", state)
-                return False
-            if time.monotonic() > end:
-                LOG.warning("SLURM does not requeue this job; launch again to go on")
-                return False
-            time.sleep(1.0)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        """Stop at the next step."""
-        self._workers.stop()
 
     def _left(self) -> list[str]:
         """Runs of this job without an end, which nobody else is training."""
@@ -188,3 +160,35 @@ class _Job:
         if len(self._gpus) < 2 or self._workers.order.world_size > 1:
             return {}
         return {"CUDA_VISIBLE_DEVICES": self._gpus[number % len(self._gpus)]}
+
+
+def listen(stop: Callable[[], None]) -> None:
+    """Have SLURM's signals call `stop`, from now on: submitit's own handlers are replaced."""
+    for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda got, frame: stop())
+    signal.signal(signal.SIGCONT, lambda got, frame: None)  # comes before SLURM's SIGTERM
+
+
+def requeued(place: Place, seconds: float) -> bool:
+    """Have this job run again, unless SLURM is ending it: as cancelled, or to requeue it.
+
+    A preemption need not send USR2, and a cancelled job gets the same SIGTERM: what SLURM says of
+    the job tells them apart. A controller that is away is waited for, as long as there is time.
+
+    Args:
+        place: this job.
+        seconds: how long to try.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        state = queue.raw_job_state(place.raw_job)
+        if state == "RUNNING":
+            if queue.requeue(place.job):
+                return True
+        elif state is not None:
+            LOG.info("SLURM says this job is %s: it is left to it", state)
+            return False
+        if time.monotonic() > end:
+            LOG.warning("SLURM does not requeue this job; launch again to go on")
+            return False
+        time.sleep(1.0)

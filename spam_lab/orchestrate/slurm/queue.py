@@ -87,52 +87,20 @@ def require() -> None:
             "cluster=slurm, but this computer has no sbatch: run it on a login node of the "
             "cluster, or take cluster=local"
         )
-    _run(["scontrol", "ping"])
-    config()
-
-
-def config() -> dict[str, str]:
-    """SLURM's configuration, `scontrol show config`, by name."""
-    pairs = (line.partition("=") for line in _run(["scontrol", "show", "config"]).splitlines())
-    return {key.strip(): value.strip() for key, sep, value in pairs if sep}
-
-
-def max_array_size() -> int:
-    """SLURM's MaxArraySize: an array's indices stay below it."""
-    return int(config().get("MaxArraySize", "1001"))
-
-
-@dataclass(frozen=True)
-class NodeKind:
-    """What a node has: cores, memory in MB, GPUs."""
-
-    cpus: int
-    memory_mb: int
-    gpus: int
-
-
-def node_kinds(partition: str | None) -> set[NodeKind]:
-    """The kinds of nodes of a partition, whatever state they are in; of all where none is named."""
-    which = ["-p", partition] if partition else []
-    lines = _run(["sinfo", "-h", "-N", "-o", "%c|%m|%G", *which]).splitlines()
-    found = set()
-    for line in lines:
-        cpus, memory, gres = line.split("|")
-        gpus = sum(int(n) for n in re.findall(r"gpu(?::[^:,()]+)?:(\d+)", gres))
-        found.add(NodeKind(int(cpus), int(memory), gpus))
-    return found
+    run(["scontrol", "ping"])
+    run(["scontrol", "show", "config"])
 
 
 def own_jobs() -> list[JobInfo]:
     """Every job of this user that SLURM still knows of, array elements one by one."""
     form = "%i|%T|%r|%N"
-    lines = _run(["squeue", "-h", "-r", "-t", "all", "-u", str(os.getuid()), "-o", form])
+    lines = run(["squeue", "-h", "-r", "-t", "all", "-u", str(os.getuid()), "-o", form])
     return [_from_squeue(line) for line in lines.splitlines() if line.count("|") == 3]
 
 
 def named_jobs() -> dict[str, list[str]]:
     """The array job ids of this user's live jobs, by job name."""
-    lines = _run(["squeue", "-h", "-u", str(os.getuid()), "-o", "%F|%j"]).splitlines()
+    lines = run(["squeue", "-h", "-u", str(os.getuid()), "-o", "%F|%j"]).splitlines()
     found: dict[str, list[str]] = {}
     for line in lines:
         job_id, _, name = line.partition("|")
@@ -147,7 +115,7 @@ def raw_job_state(raw_job_id: str) -> str | None:
     A job that SLURM does not know, or not any more, is `GONE`.
     """
     try:
-        lines = _run(["squeue", "-h", "-t", "all", "-j", raw_job_id, "-o", "%T"]).split()
+        lines = run(["squeue", "-h", "-t", "all", "-j", raw_job_id, "-o", "%T"]).split()
     except SlurmError as error:
         return GONE if "Invalid job id" in str(error) else None
     return lines[0] if lines else GONE
@@ -160,7 +128,7 @@ def ended_jobs(job_ids: Iterable[str]) -> dict[str, JobInfo]:
         return {}
     command = ["sacct", "-n", "-X", "--parsable2", "-o", "JobID,State,ExitCode,NodeList"]
     try:
-        lines = _run([*command, "-j", ",".join(asked)]).splitlines()
+        lines = run([*command, "-j", ",".join(asked)]).splitlines()
     except SlurmError:
         return {}
     found = {}
@@ -183,7 +151,7 @@ def requeue(job_id: str) -> bool:
 def cancel(job_ids: Sequence[str]) -> None:
     """Cancel jobs, array elements or whole arrays; those that have ended are no error."""
     for start in range(0, len(job_ids), 100):  # a command line has its limits
-        _run(["scancel", "-Q", *job_ids[start : start + 100]])
+        run(["scancel", "-Q", *job_ids[start : start + 100]])
 
 
 def _from_squeue(line: str) -> JobInfo:
@@ -193,13 +161,18 @@ def _from_squeue(line: str) -> JobInfo:
 
 def _succeeds(command: Sequence[str]) -> bool:
     try:
-        _run(command)
+        run(command)
     except SlurmError:
         return False
     return True
 
 
-def _run(command: Sequence[str]) -> str:
+def run(command: Sequence[str]) -> str:
+    """What a command of SLURM prints.
+
+    Raises:
+        SlurmError: it is not there, does not answer, or fails; its first words.
+    """
     try:
         ran = subprocess.run(
             command,
@@ -218,14 +191,18 @@ def _run(command: Sequence[str]) -> str:
         ) from None
     if ran.returncode:
         said = (ran.stderr.strip() or ran.stdout.strip()).splitlines() or ["no reason given"]
-        raise SlurmError(f"{' '.join(command[:2])}: {said[0]}")
+        what = " ".join(part for part in command[:2] if not part.startswith("-"))
+        told = said[0].removeprefix(f"{command[0]}: ").removeprefix("error: ")
+        raise SlurmError(f"{what}: {told}")
     return ran.stdout
 
 
 def plain_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what users set to change what squeue and sacct print."""
+    """The environment without what changes SLURM's commands: users' formats, and a job's own
+    variables, but for those that say which cluster is meant."""
     return {
         name: value
         for name, value in environment.items()
-        if not re.match(r"(SQUEUE|SACCT|SBATCH|SCONTROL)_", name)
+        if name in ("SLURM_CONF", "SLURM_CLUSTERS")
+        or not re.match(r"(SQUEUE|SACCT|SBATCH|SCONTROL|SINFO|SRUN|SLURMD?)_", name)
     }

@@ -12,7 +12,7 @@ from typing import Any
 
 from spam_lab.config.fields import ConfigError, Problem
 from spam_lab.config.schema import ClusterConfig
-from spam_lab.orchestrate.slurm.queue import node_kinds
+from spam_lab.orchestrate.slurm.site import node_kinds
 
 OWN_FLAGS = frozenset(
     (

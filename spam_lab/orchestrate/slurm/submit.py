@@ -13,7 +13,7 @@ import os
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from spam_lab.orchestrate.slurm.job import ArrayOrder, SlurmJob
 from spam_lab.orchestrate.slurm.ledger import ArrayRecord, Submission, make_private, submissions
 from spam_lab.orchestrate.slurm.packing import JobArray
 from spam_lab.orchestrate.slurm.queue import JobInfo, SlurmError
+from spam_lab.orchestrate.slurm.site import partition_of
 from spam_lab.orchestrate.snapshot import Snapshot, freeze, keep_with_run
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def check_arrays(arrays: Sequence[JobArray]) -> None:
     """
     for array in arrays:
         resources.check(array.cluster)
+        _require_time(array.cluster)
     for cluster, side_by_side in {_key(a): (a.cluster, a.side_by_side) for a in arrays}.values():
         with tempfile.TemporaryDirectory(prefix="spam_lab_") as scratch:
             executor = _executor(Path(scratch), cluster, side_by_side, "check", {})
@@ -127,7 +129,9 @@ def submit(
     make_private(submission.jobs_folder)
     try:
         for number, (array, record) in enumerate(zip(arrays, submission.arrays, strict=True)):
-            record.job_ids = _hand_over(submission, number, array, record.name, frozen)
+            path = str(submission.order_path(number))
+            work = [SlurmJob(path, index) for index in range(array.jobs)]
+            record.job_ids = hand_over(submission, array, record.name, frozen, work)
             submission.write()
     except (SlurmError, KeyboardInterrupt):
         queue.cancel([r.job_ids[0].partition("_")[0] for r in submission.arrays if r.job_ids])
@@ -148,15 +152,22 @@ def warnings(root: Path) -> list[str]:
     return []
 
 
-def _hand_over(
-    submission: Submission, number: int, array: JobArray, name: str, frozen: Snapshot
+def hand_over(
+    submission: Submission,
+    array: JobArray,
+    name: str,
+    frozen: Snapshot,
+    work: Sequence[Callable[[], str]],
 ) -> list[str]:
+    """Give one array to SLURM, a job for each of `work`; the job ids.
+
+    Raises:
+        SlurmError: SLURM refuses it.
+    """
     environment = {"PYTHONPATH": str(frozen.path), "PYTHONSAFEPATH": "1"}
     executor = _executor(
         submission.jobs_folder, array.cluster, array.side_by_side, name, environment
     )
-    path = str(submission.order_path(number))
-    work = [SlurmJob(path, index) for index in range(array.jobs)]
     try:
         with _outside_of_jobs(), executor.batch():
             jobs = [executor.submit(job) for job in work]
@@ -182,6 +193,17 @@ def _executor(
     lines = [f"export {key}={shlex.quote(value)}" for key, value in environment.items()]
     executor.update_parameters(**asked | {"setup": [*asked.get("setup", []), *lines]})
     return executor
+
+
+def _require_time(cluster: ClusterConfig) -> None:
+    """Many sites take a job that its partition never starts, and let it wait forever."""
+    partition = partition_of(cluster.partition)
+    limit = partition.minutes if partition else None
+    if partition is not None and limit is not None and limit < cluster.time:
+        raise SlurmError(
+            f"the jobs ask for {cluster.time} min, and partition {partition.name} gives at most "
+            f"{limit}: cluster.time={limit}, or another partition. Nothing was submitted"
+        )
 
 
 def _require_accepted(script: Path, cluster: ClusterConfig, side_by_side: int) -> None:
