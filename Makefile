@@ -28,7 +28,7 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	@$(BIN)/python -m tests.slurm_packages
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 soak: $(INSTALLED)
 	@$(BIN)/python -m tests.slurm_packages
