@@ -190,6 +190,7 @@ def test_a_slurm_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_slurm_its_partitions_and_whether_it_takes_a_job(slurm: Cluster) -> None:
     from spam_lab.commands.doctor_checks.slurm import look
 
+    before = slurm.run("squeue", "-h", "-t", "all", "-o", "%A")  # other tests have used it
     about, partitions, job = look([])
     assert re.fullmatch(r"slurm\S* [\d.]+, its controller answers", about.state)
     assert "main (at most infinite, 3 nodes, gpu:2, default)" in partitions.state
@@ -205,7 +206,7 @@ def test_slurm_its_partitions_and_whether_it_takes_a_job(slurm: Cluster) -> None
     assert given.state == "SLURM would take one with 2 GPUs for 30 min in high"
     *_, wrong = look(["cluster.tme=30"])
     assert "tme" in wrong.state and wrong.needed
-    assert slurm.run("squeue", "-h", "-t", "all") == "", "nothing was submitted"
+    assert slurm.run("squeue", "-h", "-t", "all", "-o", "%A") == before, "nothing was submitted"
 
 
 def test_a_job_shows_that_nodes_share_the_folder(

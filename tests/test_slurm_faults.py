@@ -103,7 +103,7 @@ def test_a_time_limit_is_no_end(slurm: Cluster, tiny: list[str]) -> None:
     (job,) = job_ids(runs_of(tiny))
     slurm.start_now(job)
     wait_for_step(directory, status.step + 5)
-    assert directory.status().attempt == 2
+    assert directory.status().attempt >= 2  # on a slow machine the next minute is up as well
 
 
 @pytest.mark.parametrize("announced", [True, False], ids=["announced", "unannounced"])
