@@ -62,12 +62,17 @@ def wait_for_step(directory: RunDirectory, step: int = 20, seconds: float = 120)
 
 
 def wait_for_state(directory: RunDirectory, state: State, seconds: float = 150) -> None:
-    """Wait until the status says `state`."""
+    """Wait until the status says `state`, and the history, which follows it, too."""
     wait_for(
-        lambda: directory.status().state is state,
+        lambda: has_come_to(directory, state),
         seconds,
         f"{directory.run_id} to be {state}; it is {directory.status()}",
     )
+
+
+def has_come_to(directory: RunDirectory, state: State) -> bool:
+    """Whether status and history both say `state`."""
+    return directory.status().state is state and directory.history()[-1]["state"] == state
 
 
 def condition(root: Path, run_id: str) -> Condition:

@@ -28,6 +28,7 @@ from tests.slurm_lab import (
     ON_SLURM,
     condition,
     drain,
+    has_come_to,
     job_ids,
     last_submission,
     only_run,
@@ -41,7 +42,7 @@ from tests.slurm_lab import (
 
 
 def all_done(root: Path) -> bool:
-    return all(d.status().state is State.DONE for d in run_directories(root))
+    return all(has_come_to(d, State.DONE) for d in run_directories(root))
 
 
 def test_submit_and_leave(slurm: Cluster, tiny: list[str]) -> None:
