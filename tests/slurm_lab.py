@@ -15,10 +15,11 @@ from tests.slurm_cluster import Cluster
 ON_SLURM = ["cluster=slurm", "cluster.threads=1", "cluster.cpus=1"]
 
 LONG = [
-    *["schedule.steps=200", "schedule.warmup_steps=10", "evaluation.every=200"],
+    *["schedule.steps=500", "schedule.warmup_steps=10", "evaluation.every=500"],
     "train.checkpoint_every=10",
 ]
-"""A run of some ten seconds, with a checkpoint every ten steps: long enough to be hit."""
+"""A run of five seconds on a fast machine, with a checkpoint every ten steps: long enough to be
+hit. What takes longer to prepare holds the worker still meanwhile."""
 
 
 def runs_of(tiny: list[str]) -> Path:

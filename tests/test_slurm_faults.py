@@ -7,8 +7,10 @@ is against a run of the same config that nothing happened to, trained on this co
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -67,6 +69,16 @@ def started(tiny: list[str], *more: str) -> tuple[RunDirectory, str]:
 
 def worker_of(directory: RunDirectory) -> psutil.Process:
     return psutil.Process(directory.status().pid)
+
+
+@contextlib.contextmanager
+def held(worker: psutil.Process) -> Iterator[None]:
+    """Hold the worker still, so that its run does not end before it is hit."""
+    worker.suspend()
+    try:
+        yield
+    finally:
+        worker.resume()
 
 
 def test_the_announcement_of_the_end_stops_at_a_step_and_goes_on(
@@ -270,9 +282,10 @@ def test_a_controller_that_restarts_is_not_noticed(
 ) -> None:
     """While it is away a job is told to stop: the requeue is asked for until it is back."""
     directory, job = started(tiny)
-    slurm.save(job)
-    slurm.kill_controller()
-    os.kill(worker_of(directory).ppid(), signal.SIGUSR2)
+    with held(worker_of(directory)):
+        slurm.save(job)
+        slurm.kill_controller()
+        os.kill(worker_of(directory).ppid(), signal.SIGUSR2)
     wait_for_state(directory, State.PREEMPTED)
     assert condition(runs_of(tiny), directory.run_id) is Condition.STOPPED, "nobody can be asked"
     slurm.start_controller()
@@ -285,14 +298,10 @@ def test_a_silent_worker_of_a_running_job_is_not_called_dead(
 ) -> None:
     """A heartbeat that is minutes old, as after a pause of the file system: SLURM's word counts."""
     directory, _ = started(tiny, "schedule.steps=100000", "evaluation.every=100000")
-    worker = worker_of(directory)
-    worker.suspend()
-    try:
+    with held(worker_of(directory)):
         os.utime(directory.lease_path, (1, 1))
         assert condition(runs_of(tiny), directory.run_id) is Condition.SILENT
         assert "1 running elsewhere" in submit(
             [*tiny, *LONG, *["schedule.steps=100000", "evaluation.every=100000"]]
         )
-    finally:
-        worker.resume()
     wait_for(lambda: condition(runs_of(tiny), directory.run_id) is Condition.RUNNING, 60)
