@@ -18,7 +18,7 @@ from spam_lab.commands import CommandError, add_runs_argument
 from spam_lab.commands.overview import ALIVE, Overview, capped, count
 from spam_lab.commands.selection import find_runs
 from spam_lab.commands.status import say, summary
-from spam_lab.orchestrate.lease import beats_here
+from spam_lab.orchestrate.lease import lives_by_own_account
 from spam_lab.orchestrate.slurm import ledger, queue
 from spam_lab.orchestrate.slurm.queue import ON_NODES, JobInfo, SlurmError
 from spam_lab.orchestrate.truth import Condition, Truth
@@ -141,7 +141,7 @@ def _holder(overview: Overview, run_id: str) -> str:
     name = overview.named(run_id)
     if status.job:
         return f"{name}: job {status.job} trains it, which is not yours: ask its owner"
-    where = "this computer" if beats_here(_lease(overview, run_id)) else status.host
+    where = "this computer" if lives_by_own_account(_lease(overview, run_id)) else status.host
     launcher = ""
     if where == "this computer":
         try:

@@ -82,15 +82,13 @@ def is_live(path: Path) -> bool:
     holder = _holder(path)
     if not holder:
         return False
-    here = Place.here()
-    if _is_local(holder):
-        return _is_running(holder)
-    job, restart = holder.get("raw_job"), holder.get("restart")
-    if job and job == here.raw_job and isinstance(restart, int) and restart < here.restart:
-        return False  # SLURM has ended that attempt of this very job before it began this one
+    known = lives_by_own_account(path)
+    if known is not None:
+        return known
     age = heartbeat_age(path)
     if age is None:
         return False
+    job = holder.get("raw_job")
     state = raw_job_state(str(job)) if job else None
     if state is None:
         return age < STALE_SECONDS
@@ -98,10 +96,17 @@ def is_live(path: Path) -> bool:
     return age < MISSED_SECONDS if state == GONE else state in ON_NODES
 
 
-def beats_here(path: Path) -> bool | None:
-    """Whether the holder, a process of this machine, is alive; None where it is none of ours."""
+def lives_by_own_account(path: Path) -> bool | None:
+    """Whether the holder is alive, without asking anybody: a process of this machine, or of an
+    earlier attempt of this very job, which SLURM ended before it began this one. None where it is
+    neither."""
     holder = _holder(path)
-    return _is_running(holder) if holder and _is_local(holder) else None
+    if holder and _is_local(holder):
+        return _is_running(holder)
+    here, job, restart = Place.here(), holder.get("raw_job"), holder.get("restart")
+    if job and job == here.raw_job and isinstance(restart, int) and restart < here.restart:
+        return False
+    return None
 
 
 def last_beat(path: Path) -> float | None:

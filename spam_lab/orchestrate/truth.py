@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from spam_lab.orchestrate.lease import STALE_SECONDS, beats_here, last_beat
+from spam_lab.orchestrate.lease import STALE_SECONDS, last_beat, lives_by_own_account
 from spam_lab.orchestrate.slurm import ledger, queue
 from spam_lab.orchestrate.slurm.queue import ON_NODES, JobInfo, SlurmError
 from spam_lab.record.state import State
@@ -115,7 +115,7 @@ def _running(
     directory: RunDirectory, status: Status, own: JobInfo | None, holder: JobInfo | None
 ) -> Truth:
     run_id = directory.run_id
-    here = beats_here(directory.lease_path)
+    here = lives_by_own_account(directory.lease_path)
     beat = last_beat(directory.lease_path)
     silent = None if beat is None else max(0.0, time.time() - beat)
     fresh = silent is not None and silent < STALE_SECONDS
