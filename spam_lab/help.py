@@ -15,7 +15,7 @@ from rich.console import Console
 
 from spam_lab.config.compose import compose_command, groups
 from spam_lab.config.fields import walk
-from spam_lab.orchestrate.expand import load_sweep, sweep_names
+from spam_lab.orchestrate.expand import load_study, load_sweep, study_names, sweep_names
 
 OPENING = """\
 spam_lab trains language models with SPAM (Spike-Aware Adam with Momentum Reset) and what it is
@@ -28,6 +28,7 @@ never trained again; what was interrupted goes on.
   python launch.py -m optimizer.theta=500,1000,2500   a grid of runs
   python launch.py sweep=figure9 dry_run=true         the plan of a sweep; nothing is run
   python launch.py sweep=figure9                      the sweep itself
+  python launch.py study=theta_delta_t                a search; the same command goes on with it
   python launch.py optimizer=adam --cfg job           a run's whole config, as YAML
   python launch.py optimizer=adam --help              this page, for another choice of groups
   python -m analysis figure9                          the exhibit that a sweep is for
@@ -54,6 +55,9 @@ def print_help(console: Console, overrides: Sequence[str]) -> None:
     console.print("[bold]Sweeps[/bold] (sweep=NAME)")
     for name in sweep_names():
         console.print(f"  {name:12} {load_sweep(name).description}", highlight=False)
+    console.print("\n[bold]Studies[/bold] (study=NAME)")
+    for name in study_names():
+        console.print(f"  {name:14} {load_study(name).description}", highlight=False)
     console.print("\n[bold]Groups[/bold] (GROUP=OPTION)")
     for group, options in groups().items():
         console.print(f"  {group:12} {' '.join(options)}", highlight=False)

@@ -27,8 +27,10 @@ def run(config: DictConfig) -> str:
     register()
     command = OmegaConf.to_object(config)
     assert isinstance(command, CommandConfig)
-    if command.sweep is not None or command.dry_run:
-        raise ConfigError("sweep=... and dry_run=true are the lab's own: leave hydra's options out")
+    if command.sweep is not None or command.tuned is not None or command.dry_run:
+        raise ConfigError(
+            "sweep=..., tuned=... and dry_run=true are the lab's own: leave hydra's options out"
+        )
     check(command)
     request = request_of(run_config(command))
     plan = make_plan([request], Path(command.paths.runs))

@@ -10,11 +10,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from spam_lab.config.compose import compose_command, compose_run, expand_multirun, register
+from spam_lab.config.compose import compose_command, expand_multirun, register
 from spam_lab.config.fields import ConfigError
 from spam_lab.config.schema import CommandConfig
 from spam_lab.help import print_help
@@ -22,9 +23,10 @@ from spam_lab.orchestrate.compiling import resolved
 from spam_lab.orchestrate.cost import estimate
 from spam_lab.orchestrate.dispatch import dispatch, worker_count
 from spam_lab.orchestrate.display import Watch, print_plan, print_summary, totals
-from spam_lab.orchestrate.expand import expand, load_sweep, request_of
+from spam_lab.orchestrate.expand import expand, expand_rows, load_sweep
 from spam_lab.orchestrate.plan import Plan, make_plan
 from spam_lab.orchestrate.run import Host
+from spam_lab.orchestrate.tuned import tuned_of
 from spam_lab.record.state import State
 from spam_lab.record.store import StoreError
 
@@ -62,10 +64,23 @@ def launch(overrides: Sequence[str], multirun: bool, console: Console) -> int:
     """Plan, print, dispatch and record what the overrides ask for."""
     rows = expand_multirun(overrides) if multirun else [list(overrides)]
     command = compose_command(rows[0])
+    if command.study.name != "none":
+        if multirun:
+            raise ConfigError("study=... is a search already: leave out -m and lists of values")
+        if command.tuned is not None:
+            raise ConfigError("tuned=... is for runs, and a study makes its own: leave it out")
+        from spam_lab.study_launch import launch_study
+
+        code = launch_study(command, overrides, console)
+        if command.cluster.name != "slurm" and not command.dry_run:
+            _record(Path(command.paths.runs))
+        return code
 
     def host_of(plan: Plan) -> Host:
         train = resolved(command.train, plan)
-        return Host(train, command.cluster, command.paths, ("launch.py", *overrides))
+        return Host(
+            train, command.cluster, command.paths, ("launch.py", *(["-m"] * multirun), *overrides)
+        )
 
     if command.cluster.name == "slurm":
         from spam_lab.slurm_launch import launch_on_slurm
@@ -100,14 +115,16 @@ def _plan(
     rows: list[list[str]],
     queued: Collection[str] = (),
 ) -> Plan:
-    root = Path(command.paths.runs)
+    root, tuned = Path(command.paths.runs), tuned_of(rows[0])
     if command.sweep is not None:
         if len(rows) > 1:
             raise ConfigError("sweep=... is a grid already: leave out -m or the lists of values")
         kept = [o for o in overrides if not o.startswith(("sweep=", "dry_run=", "follow="))]
         sweep = load_sweep(command.sweep)
-        return make_plan(expand(sweep, kept), root, sweep.name, sweep.description, queued)
-    return make_plan([request_of(compose_run(row)) for row in rows], root, queued=queued)
+        plan = make_plan(expand(sweep, kept, tuned), root, sweep.name, sweep.description, queued)
+    else:
+        plan = make_plan(expand_rows(rows, tuned), root, queued=queued)
+    return replace(plan, note=str(tuned or ""))
 
 
 def _record(root: Path) -> None:
@@ -118,7 +135,9 @@ def _record(root: Path) -> None:
 def _print_next(console: Console, plan: Plan, command: CommandConfig) -> None:
     if plan.name:
         scale = f" --scale {command.scale.name}" if command.scale.name != "nano" else ""
-        console.print(f"the exhibit:   python -m analysis {plan.name}{scale}", highlight=False)
+        tuned = f" tuned={command.tuned}" if command.tuned else ""
+        line = f"the exhibit:   python -m analysis {plan.name}{scale}{tuned}"
+        console.print(line, highlight=False, soft_wrap=True)
     else:
         for entry in plan.entries[:SHOWN]:
             status = plan.directory(entry).status()

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from spam_lab.config.compose import compose_command
+from spam_lab.orchestrate.expand import load_study, study_names, sweep_names
 from tests.conftest import ROOT
 
 SOURCES = [
@@ -120,9 +122,19 @@ def test_every_yaml_lists_its_typed_base(path: Path) -> None:
 
 
 def test_every_sweep_has_its_exhibit() -> None:
-    sweeps = {p.stem for p in (ROOT / "sweeps").glob("*.py")} - {"__init__"}
+    """A sweep has one of its own name; studies share the exhibit `tuning`."""
     exhibits = {p.stem for p in (ROOT / "analysis").glob("*.py")}
-    assert sweeps <= exhibits
+    questions = {p.stem for p in (ROOT / "sweeps").glob("*.py")} - {"__init__"}
+    assert questions == set(sweep_names()) | set(study_names())
+    assert set(sweep_names()) <= exhibits
+    assert not study_names() or "tuning" in exhibits
+
+
+def test_every_study_has_its_budget() -> None:
+    budgets = {p.stem for p in (ROOT / "conf/study").glob("*.yaml")} - {"none"}
+    assert budgets == set(study_names())
+    for name in study_names():
+        assert load_study(name).name == compose_command([f"study={name}"]).study.name == name
 
 
 def test_only_the_fixed_folders_stand_at_the_top() -> None:

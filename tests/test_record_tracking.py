@@ -139,6 +139,57 @@ def test_record_says_what_the_run_directory_says(tmp_path: Path) -> None:
         assert {run.data.tags["spam_lab.run_id"] for run in found} == set(ids)
 
 
+def test_a_study_is_a_parent_and_its_trials_say_what_became_of_them(
+    tmp_path: Path, empty_store: Path
+) -> None:
+    """A pruned run is no killed one: it has ended, until somebody goes on with it."""
+    uri = local_uri(tmp_path)
+    runs = [GrowingRun(tmp_path, number).start().train(20).checkpoint() for number in range(5)]
+    runs[0].end(State.DONE)
+    runs[1].end(State.PREEMPTED, "pruned at step 20; goes on from there")
+    runs[2].end(State.PREEMPTED, "asked to stop at step 20; goes on from there")
+    runs[3].end(State.DIVERGED, "spike")
+    runs[4].end(State.FAILED, "disk full")
+    ids = [run.directory.run_id for run in runs]
+    told = ("complete", "pruned", "running", "diverged", "failed")
+    trials = {ids[number]: f"{number + 7} {what}" for number, what in enumerate(told)}
+    best = "0.1000 in trial 7"
+    study = SweepManifest("search", "nano", ids, kind="study", trials=trials, best=best)
+    study.write(tmp_path)
+    write_json(  # of before there were studies
+        tmp_path / "sweeps" / "old.nano.json",
+        {"name": "old", "scale": "nano", "run_ids": ids[:2], "overrides": [], "description": ""},
+    )
+    report = sync(tmp_path, uri)
+    assert (report.pruned, report.unfinished) == (1, 1)
+    record = content_of(uri)
+    shown = [record[f"spam_lab nano/{run_id}"] for run_id in ids]
+    assert [run["status"] for run in shown] == [
+        *["FINISHED", "FINISHED", "KILLED", "FINISHED", "FAILED"]
+    ]
+    assert [run["tags"]["spam_lab.trial_state.search"] for run in shown] == list(told)
+    assert [run["tags"]["spam_lab.trial.search"] for run in shown] == ["7", "8", "9", "10", "11"]
+    assert not [t for t in shown[0]["tags"] if t.startswith("spam_lab.trial") and "old" in t]
+    parent = record["spam_lab nano/search"]
+    assert (parent["tags"]["spam_lab.kind"], parent["status"]) == ("study", "RUNNING")
+    note = parent["tags"]["mlflow.note.content"]
+    assert "A study of 5 trials, best: **0.1000 in trial 7**" in note
+    assert "1 done, 1 diverged, 1 failed, 1 preempted, 1 pruned" in note
+    assert record["spam_lab nano/old"]["tags"]["spam_lab.kind"] == "sweep"
+    assert record["spam_lab nano/old"]["status"] == "RUNNING", "of a sweep it is a stopped run"
+
+    runs[2].start().train(20).end(State.DONE)
+    runs[4].start().train(20).end(State.DONE)
+    study.trials |= {ids[2]: "9 complete"}
+    study.write(tmp_path)
+    assert sync(tmp_path, uri).updated == 2
+    assert content_of(uri)["spam_lab nano/search"]["status"] == "FINISHED", "the pruned one too"
+    runs[1].start().train(5).checkpoint()  # launched by somebody who wants to know
+    sync(tmp_path, uri)
+    assert content_of(uri)[f"spam_lab nano/{ids[1]}"]["status"] == "RUNNING"
+    assert content_of(uri) == synced_at_once(tmp_path, empty_store)
+
+
 def test_any_number_of_syncs_is_one_sync(tmp_path: Path, empty_store: Path) -> None:
     """A run grows, is preempted, crashes and is rewound, fails and is retried; sweeps come, change
     names and parents; a user meddles. The record is always that of a fresh store."""

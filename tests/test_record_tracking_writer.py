@@ -19,6 +19,7 @@ from spam_lab.record.entries import RunSource
 from spam_lab.record.points import ENDED, recordable_points
 from spam_lab.record.run_writer import Outcome, RunWriter
 from spam_lab.record.state import State
+from spam_lab.record.store import SweepManifest
 from tests.tracking_case import GrowingRun
 
 
@@ -98,8 +99,8 @@ class StandInStore:
 
 def write(store: StandInStore, run: GrowingRun, calls: int | None = None) -> Outcome | None:
     source = RunSource.read(run.directory)
-    sweeps = ["figure9"] if source.status.attempt % 2 else ["figure2"]
-    tags = source.tags("a name", sweeps, "parent")
+    name = "figure9" if source.status.attempt % 2 else "figure2"
+    tags = source.tags("a name", [SweepManifest(name, "nano")], "parent")
     store.calls_left = calls
     try:
         return RunWriter(store).write("1", store.recorded(), source, tags)  # type: ignore[arg-type]

@@ -106,6 +106,15 @@ def groups() -> dict[str, list[str]]:
     }
 
 
+def chosen_options(overrides: Sequence[str], more: Mapping[str, Any]) -> dict[str, str]:
+    """The option of each config group under these overrides, then `more`."""
+    options = dict(_default_options())
+    for override in _parse(overrides):
+        if override.key_or_group in options and override.package is None:
+            options[override.key_or_group] = str(override.value())
+    return options | {key: str(value) for key, value in more.items() if key in options}
+
+
 def override_keys(overrides: Sequence[str]) -> set[str]:
     """The keys that a command line's overrides set."""
     return {override.key_or_group for override in _parse(overrides)}
@@ -121,12 +130,22 @@ def register() -> None:
     register_resolver()
     store = ConfigStore.instance()
     store.store(name="base_command", node=schema.CommandConfig)
-    for field in dataclasses.fields(schema.RunConfig):
+    for field in dataclasses.fields(schema.CommandConfig):
         base = field.default_factory
         if isinstance(base, type) and field.name != "optimizer":
             store.store(group=field.name, name=f"base_{field.name}", node=base)
     for name, method in methods().items():
         store.store(group="optimizer", name=f"base_{name}", node=method.config)
+
+
+@cache
+def _default_options() -> dict[str, str]:
+    """The option of each group where nothing else is said, from conf/config.yaml."""
+    defaults = OmegaConf.to_object(OmegaConf.load(CONF / "config.yaml").defaults)
+    assert isinstance(defaults, list)
+    known = groups()
+    pairs = (pair for entry in defaults if isinstance(entry, dict) for pair in entry.items())
+    return {str(group): str(option) for group, option in pairs if group in known}
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:

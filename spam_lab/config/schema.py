@@ -310,10 +310,46 @@ class RunConfig:
 
 
 @dataclass
+class StudyConfig:
+    """The budget of a study and how it searches; what it searches is in `sweeps/NAME.py`."""
+
+    name: str = text("none", doc="the study in sweeps/NAME.py; none is no study")
+    trials: int = number(40, low=1, doc="trials in all, those of earlier days included")
+    workers: int | None = number(
+        None, low=1, doc="independent workers: processes here (null: one a core) or jobs of SLURM"
+    )
+    sampler: str = choice(
+        "tpe",
+        ("tpe", "gp", "cma_es", "random", "grid", "quasi_random"),
+        doc="how points are suggested",
+    )
+    pruner: str = choice(
+        "hyperband",
+        ("none", "hyperband", "successive_halving", "median"),
+        doc="how hopeless trials are stopped, at evaluations; none with two objectives",
+    )
+    startup_trials: int = number(10, low=0, doc="random trials before tpe and median judge")
+    seed: int = number(0, low=0, doc="of the sampler; trials have the study's own seed")
+    diverged: str = choice(
+        "worst",
+        ("worst", "failed"),
+        doc="what the sampler is told of a diverged trial: an infinite loss, or nothing",
+    )
+    storage: str = choice(
+        "journal",
+        ("journal", "database"),
+        doc="journal: a file beside the runs; database: the address in the environment variable "
+        "SPAM_LAB_STUDY_STORAGE, for many workers",
+    )
+
+
+@dataclass
 class CommandConfig(RunConfig):
     """A command line: one run's config, and what to do with it."""
 
+    study: StudyConfig = field(default_factory=StudyConfig)
     sweep: str | None = text(None, doc="run every cell of sweeps/NAME.py instead of one run")
+    tuned: str | None = text(None, doc="a study's winners.json, set in the runs that it is for")
     dry_run: bool = flag(False, doc="print the plan and stop")
     follow: bool = flag(
         False, doc="cluster=slurm: stay and show progress; also --follow. Ctrl-C leaves the jobs"

@@ -54,7 +54,7 @@ def print_plan(console: Console, plan: Plan, cost: Cost, workers: int) -> None:
 
 
 def totals(plan: Plan, cost: Cost, workers: int) -> str:
-    """One line: runs, shared runs, what is due, what it costs."""
+    """One line: runs, shared runs, what is due, what it costs; the plan's note before it."""
     actions = Counter(entry.action for entry in plan.entries)
     asked = sum(entry.cells for entry in plan.entries)
     runs = len(plan.entries)
@@ -63,6 +63,8 @@ def totals(plan: Plan, cost: Cost, workers: int) -> str:
         parts.append(f"for {asked} requests ({asked - len(plan.entries)} shared)")
     parts.append(", ".join(f"{actions[a]} {_verb(a)}" for a in Action if actions[a]))
     line = ": ".join([" ".join(parts[:-1]), parts[-1]])
+    if plan.note:
+        line = f"{plan.note}\n{line}"
     if not plan.due or cost.seconds is None:
         return line
     wall = cost.seconds / max(1, workers)

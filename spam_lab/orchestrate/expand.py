@@ -17,6 +17,8 @@ from spam_lab.config.fields import ConfigError
 from spam_lab.config.identity import cell_id, run_id
 from spam_lab.config.schema import RunConfig
 from spam_lab.orchestrate.grid import Cell, Sweep, Value
+from spam_lab.orchestrate.search import Study
+from spam_lab.orchestrate.tuned import Tuned
 
 
 @dataclass(frozen=True)
@@ -31,30 +33,57 @@ class Request:
 
 
 def sweep_names() -> list[str]:
-    """The sweeps there are: one a file in sweeps/."""
-    import sweeps
+    """The sweeps there are: one a file in sweeps/ with a function `sweep`."""
+    return _names("sweep")
 
-    return sorted(module.name for module in pkgutil.iter_modules(sweeps.__path__))
+
+def study_names() -> list[str]:
+    """The studies there are: one a file in sweeps/ with a function `study`."""
+    return _names("study")
 
 
 def load_sweep(name: str) -> Sweep:
     """The sweep of `sweeps/NAME.py`.
 
     Raises:
-        ConfigError: there is no such file; names those there are.
+        ConfigError: there is no such sweep; names those there are.
     """
-    names = sweep_names()
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"sweep={name} is not known: one of {', '.join(names)}{hint}")
-    sweep = importlib.import_module(f"sweeps.{name}").sweep()
+    sweep = _load("sweep", name, sweep_names())
     assert isinstance(sweep, Sweep)
     return sweep
 
 
-def expand(sweep: Sweep, overrides: Sequence[str]) -> list[Request]:
+def load_study(name: str) -> Study:
+    """The study of `sweeps/NAME.py`.
+
+    Raises:
+        ConfigError: there is no such study; names those there are.
+    """
+    study = _load("study", name, study_names())
+    assert isinstance(study, Study)
+    return study
+
+
+def _names(kind: str) -> list[str]:
+    import sweeps
+
+    modules = (module.name for module in pkgutil.iter_modules(sweeps.__path__))
+    return sorted(n for n in modules if hasattr(importlib.import_module(f"sweeps.{n}"), kind))
+
+
+def _load(kind: str, name: str, names: list[str]) -> object:
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"{kind}={name} is not known: one of {', '.join(names)}{hint}")
+    made: object = getattr(importlib.import_module(f"sweeps.{name}"), kind)()
+    return made
+
+
+def expand(sweep: Sweep, overrides: Sequence[str], tuned: Tuned | None = None) -> list[Request]:
     """One request for each cell and seed, in order, under the overrides given for all of them.
+
+    What was `tuned` is set where neither a cell nor an override says otherwise.
 
     Raises:
         ConfigError: an override sets a key that the sweep sets itself, or any cell is refused;
@@ -62,14 +91,34 @@ def expand(sweep: Sweep, overrides: Sequence[str]) -> list[Request]:
     """
     given = override_keys(overrides)
     _require_free(sweep, given)
+    if tuned is not None:
+        tuned.require_scale(overrides)
     requests, refused = [], []
     for cell in sweep.cells:
         try:
-            requests += [_request(cell, seed, overrides, given) for seed in sweep.seeds]
+            requests += [_request(cell, seed, overrides, given, tuned) for seed in sweep.seeds]
         except ConfigError as error:
             refused.append(f"{_shown(cell)}: {error}")
     if refused:
         raise ConfigError(f"sweep {sweep.name} is refused:\n" + "\n".join(refused))
+    if tuned is not None:
+        tuned.require_match()
+    return requests
+
+
+def expand_rows(rows: Sequence[Sequence[str]], tuned: Tuned | None = None) -> list[Request]:
+    """One request for each list of overrides: a single run, or a grid of a command line's own.
+
+    Raises:
+        ConfigError: any is refused.
+    """
+    if tuned is None:
+        return [request_of(compose_run(row)) for row in rows]
+    requests = []
+    for row in rows:
+        tuned.require_scale(row)
+        requests.append(request_of(tuned.config(row, {})))
+    tuned.require_match()
     return requests
 
 
@@ -78,9 +127,13 @@ def request_of(config: RunConfig, labels: Mapping[str, Value] | None = None) -> 
     return Request(labels or {}, config.seed, run_id(config), cell_id(config), config)
 
 
-def _request(cell: Cell, seed: int, overrides: Sequence[str], given: set[str]) -> Request:
+def _request(
+    cell: Cell, seed: int, overrides: Sequence[str], given: set[str], tuned: Tuned | None
+) -> Request:
     own = {k: v for k, v in cell.overrides.items() if not (_is_resource(k) and k in given)}
-    return request_of(compose_run(overrides, {**own, "seed": seed}), cell.labels)
+    own["seed"] = seed
+    config = tuned.config(overrides, own) if tuned else compose_run(overrides, own)
+    return request_of(config, cell.labels)
 
 
 def _is_resource(key: str) -> bool:

@@ -58,12 +58,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plan:
-    """Entries in the order of the sweep. `name` is empty for a single run."""
+    """Entries in the order of the sweep. `name` is empty for a single run; `note` is what else
+    there is to say about the runs."""
 
     root: Path
     entries: tuple[Entry, ...]
     name: str = ""
     description: str = ""
+    note: str = ""
 
     @property
     def due(self) -> list[Entry]:

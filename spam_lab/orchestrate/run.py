@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spam_lab.config.compose import from_dict
 from spam_lab.config.schema import (
@@ -35,6 +35,9 @@ from spam_lab.record.metrics import MetricWriter, rewind
 from spam_lab.record.state import State
 from spam_lab.record.store import RunDirectory, Status
 from spam_lab.train.distributed import SOLO, PeerLost, World
+
+if TYPE_CHECKING:
+    from spam_lab.train.journal import Journal
 
 LOG = logging.getLogger(__name__)
 STATUS_SECONDS = 0.5
@@ -58,7 +61,11 @@ class Host:
 
 
 def execute(
-    directory: RunDirectory, host: Host, should_stop: StopRequest, world: World = SOLO
+    directory: RunDirectory,
+    host: Host,
+    should_stop: StopRequest,
+    world: World = SOLO,
+    journal: Callable[[Path], Journal] = MetricWriter,
 ) -> Status | None:
     """Train the run in `directory` to an end state.
 
@@ -68,6 +75,7 @@ def execute(
         should_stop: asked after every step.
         world: the ranks that train it together. All of them execute the same runs in the same
             order; rank 0 has the lease and moves the states, the others only compute.
+        journal: makes what takes the metrics, given the path of the run's log.
 
     Returns:
         The last status; None where the run was taken or finished by another worker, and on ranks
@@ -84,7 +92,7 @@ def execute(
     with _calling(world) as call:
         if not lease.acquire():
             return None
-        return _hold(directory, host, lease, should_stop, world, call)
+        return _hold(directory, host, lease, should_stop, world, call, journal)
 
 
 @contextlib.contextmanager
@@ -132,6 +140,7 @@ def _hold(
     should_stop: StopRequest,
     world: World,
     call: Callable[[], None],
+    journal: Callable[[Path], Journal],
 ) -> Status | None:
     """Train the run under its lease."""
     with lease, _logging_to(directory.log_path):
@@ -157,7 +166,7 @@ def _hold(
             )
             directory.add_provenance(provenance(host.command))
             call()
-            return _train(directory, config, lease, should_stop, world)
+            return _train(directory, config, lease, should_stop, world, journal)
         except PeerLost as error:
             LOG.error("%s", error)
             raise
@@ -178,6 +187,7 @@ def _train(
     lease: Lease,
     should_stop: StopRequest,
     world: World,
+    make_journal: Callable[[Path], Journal],
 ) -> Status:
     # Imported here: torch and transformers take seconds, and only a worker needs them.
     import torch
@@ -199,7 +209,7 @@ def _train(
             directory.report(**known)
 
     with world.guard():
-        journal = MetricWriter(directory.metrics_path)
+        journal = make_journal(directory.metrics_path)
     training = Training(config, directory.checkpoints_path, journal, tell, should_stop, world)
     start = training.step
     with world.guard():
@@ -212,9 +222,7 @@ def _train(
     if outcome.state != "diverged":
         changes["checkpoint_step"] = outcome.step
     if outcome.state == "stopped":
-        up = should_stop.state is State.TIMED_OUT
-        why = "the job's time was up" if up else "asked to stop"
-        changes["reason"] = f"{why} at step {outcome.step}; goes on from there"
+        changes["reason"] = f"{should_stop.why} at step {outcome.step}; goes on from there"
     return directory.move(states[outcome.state], **changes)
 
 

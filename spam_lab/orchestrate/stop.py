@@ -51,6 +51,11 @@ class StopRequest:
         """What a run that stops for this goes to: timed_out where the job's time is up."""
         return self._state
 
+    @property
+    def why(self) -> str:
+        """Why a run stops for this, as its reason begins."""
+        return "the job's time was up" if self.state is State.TIMED_OUT else "asked to stop"
+
     def ask(self) -> None:
         """Ask for a stop."""
         if not self.asked:

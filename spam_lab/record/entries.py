@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,9 @@ PREFIX = "spam_lab."
 
 KIND, RUN_ID, SWEEP = f"{PREFIX}kind", f"{PREFIX}run_id", f"{PREFIX}sweep"
 ATTEMPTS = f"{PREFIX}attempts"
+TRIAL, TRIAL_STATE = f"{PREFIX}trial", f"{PREFIX}trial_state"
+KINDS_OF_SWEEP = ("sweep", "study")
+PRUNED = "pruned"
 NAME, NOTE = "mlflow.runName", "mlflow.note.content"
 PARENT, COMMIT = "mlflow.parentRunId", "mlflow.source.git.commit"
 
@@ -50,6 +53,8 @@ class RunSource:
     status: Status
     provenance: list[dict[str, Any]]
     created_ms: int
+    pruned: bool = False
+    """Whether a study stopped it: nothing has happened to it, and nobody will go on with it."""
 
     @classmethod
     def read(cls, directory: RunDirectory) -> RunSource:
@@ -88,11 +93,19 @@ class RunSource:
     @property
     def mlflow_status(self) -> str:
         """Status in MLflow's words; the exact state is a tag."""
-        return _MLFLOW_STATUS[self.status.state]
+        return "FINISHED" if self.is_pruned else _MLFLOW_STATUS[self.status.state]
 
-    def tags(self, name: str, sweeps: Iterable[str], parent: str | None) -> dict[str, str]:
+    @property
+    def is_pruned(self) -> bool:
+        """Whether a study has stopped it and nobody went on with it since."""
+        return self.pruned and self.status.state is State.PREEMPTED
+
+    def tags(
+        self, name: str, sweeps: Sequence[SweepManifest], parent: str | None
+    ) -> dict[str, str]:
         """Every tag of the run; `parent` is MLflow's id of its first sweep."""
         status = self.status
+        trials = {sweep.name: sweep.trial(self.run_id) for sweep in sweeps if sweep.trials}
         tags = {
             NAME: name,
             KIND: "run",
@@ -100,7 +113,9 @@ class RunSource:
             f"{PREFIX}cell_id": self.cell_id,
             f"{PREFIX}state": status.state.value,
             ATTEMPTS: str(len(self.provenance)),  # so that it tells when that file has changed
-            **{f"{SWEEP}.{sweep}": "true" for sweep in sweeps},
+            **{f"{SWEEP}.{sweep.name}": "true" for sweep in sweeps},
+            **{f"{TRIAL}.{study}": number for study, (number, _) in trials.items()},
+            **{f"{TRIAL_STATE}.{study}": outcome for study, (_, outcome) in trials.items()},
         }
         last = self.provenance[-1] if self.provenance else {}
         optional = {
@@ -133,29 +148,48 @@ def run_names(
     return names
 
 
+def pruned_runs(manifests: Iterable[SweepManifest]) -> set[str]:
+    """The runs that a study has stopped."""
+    return {
+        run_id
+        for manifest in manifests
+        for run_id in manifest.trials
+        if manifest.trial(run_id)[1] == PRUNED
+    }
+
+
 def sweep_tags(
     manifest: SweepManifest, sources: Mapping[str, RunSource]
 ) -> tuple[dict[str, str], str]:
-    """The tags of a sweep's parent run, and its status: FINISHED once all its runs are results."""
-    states = [
-        sources[run_id].status.state if run_id in sources else State.PLANNED
-        for run_id in manifest.run_ids
-    ]
-    counts = Counter(states)
+    """The tags of the parent run of a sweep or study, and its status: FINISHED once all its runs
+    are results, or are pruned."""
+    states = [_state(run_id, manifest, sources) for run_id in manifest.run_ids]
+    counts, order = Counter(states), [*State, PRUNED]
     lines = [
         manifest.description,
-        ", ".join([f"**{len(states)} runs**", *(f"{counts[s]} {s}" for s in State if counts[s])]),
+        ", ".join([f"**{len(states)} runs**", *(f"{counts[s]} {s}" for s in order if counts[s])]),
         f"Its runs, shared ones included: ``tags.`{SWEEP}.{manifest.name}` = 'true'``",
     ]
+    if manifest.kind == "study":
+        best = f", best: **{manifest.best}**" if manifest.best else ""
+        lines.insert(1, f"A study of {len(manifest.trials)} trials{best}")
     if manifest.overrides:
         lines.append(f"Overrides: `{' '.join(manifest.overrides)}`")
     tags = {
         NAME: manifest.name,
-        KIND: "sweep",
+        KIND: manifest.kind,
         SWEEP: manifest.name,
         NOTE: "\n\n".join(line for line in lines if line)[:_TEXT_LIMIT],
     }
-    return tags, "FINISHED" if all(state.is_result for state in states) else "RUNNING"
+    ended = all(state == PRUNED or State(state).is_result for state in states)
+    return tags, "FINISHED" if ended else "RUNNING"
+
+
+def _state(run_id: str, manifest: SweepManifest, sources: Mapping[str, RunSource]) -> str:
+    """The state of one of a sweep's runs, or that its study has pruned it."""
+    state = sources[run_id].status.state if run_id in sources else State.PLANNED
+    pruned = state is State.PREEMPTED and manifest.trial(run_id)[1] == PRUNED
+    return PRUNED if pruned else state
 
 
 def entry_digest(tags: Mapping[str, str], updated_ms: int) -> str:

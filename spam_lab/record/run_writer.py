@@ -68,10 +68,10 @@ class RunWriter:
             run = self._client.create_run(experiment, start_time=start_ms, tags=tags)
             missing = points
         self._fill(run, source, missing)
-        if status in ("FINISHED", "FAILED"):
+        if status in ("FINISHED", "FAILED") and not source.is_pruned:
             self._client.set_terminated(run.info.run_id, status, end_ms)
         elif run.info.status != status:
-            # No end time: a run that was killed goes on later.
+            # No end time, which could not be taken back: a run that was killed or pruned may go on.
             self._client.update_run(run.info.run_id, status=status)
         mark = {  # the mark itself comes last: nothing may be left to do once it is there
             _SYNCED_STEP: str(max((point.step for point in points), default=0)),

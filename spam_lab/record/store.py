@@ -184,17 +184,39 @@ class RunDirectory:
 
 @dataclass
 class SweepManifest:
-    """What one sweep asked for: its runs in order, and the overrides given with it."""
+    """What one sweep asked for: its runs in order, and the overrides given with it.
+
+    Of a study, `trials` says of each run which trial it is and what became of it, "12 pruned", and
+    `best` what is the best so far.
+    """
 
     name: str
     scale: str
     run_ids: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
     description: str = ""
+    kind: str = "sweep"
+    trials: dict[str, str] = field(default_factory=dict)
+    best: str = ""
+
+    def trial(self, run_id: str) -> tuple[str, str]:
+        """Number and outcome of a run's trial: complete, diverged, pruned, failed or running; two
+        empty texts where it is none."""
+        number, _, outcome = self.trials.get(run_id, "").partition(" ")
+        return number, outcome
+
+    def path(self, root: Path) -> Path:
+        """Where it is kept, under `<root>/sweeps/`."""
+        return root / "sweeps" / f"{self.name}.{self.scale}.json"
 
     def write(self, root: Path) -> None:
-        """Keep the manifest under `<root>/sweeps/`."""
-        write_json(root / "sweeps" / f"{self.name}.{self.scale}.json", asdict(self))
+        """Keep the manifest."""
+        write_json(self.path(root), asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> SweepManifest:
+        """The manifest kept at `path`."""
+        return cls(**read_json(path))
 
 
 def run_directories(root: Path) -> Iterator[RunDirectory]:
@@ -205,4 +227,4 @@ def run_directories(root: Path) -> Iterator[RunDirectory]:
 
 def sweep_manifests(root: Path) -> list[SweepManifest]:
     """Every sweep that was asked for under `root`, by file name."""
-    return [SweepManifest(**read_json(path)) for path in sorted((root / "sweeps").glob("*.json"))]
+    return [SweepManifest.read(path) for path in sorted((root / "sweeps").glob("*.json"))]

@@ -1,5 +1,5 @@
-"""From run directories to MLflow's record: one experiment a scale, a parent run a sweep, a child a
-run.
+"""From run directories to MLflow's record: one experiment a scale, a parent run a sweep or
+study, a child a run.
 
 It promises that the record is derived and exact: whatever was synced, killed or deleted before, a
 sync leaves what one sync of a fresh store would leave (but for MLflow's own ids). It never writes
@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,8 @@ _PROGRESS_SECONDS = 5.0
 @dataclass
 class SyncReport:
     """What a sync did. `experiments` maps names to MLflow's ids; `states` counts the runs as they
-    were read, those that a sweep asks for and that have no directory yet as planned."""
+    were read, those that a sweep asks for and that have no directory yet as planned; `pruned` of
+    them were stopped by a study, and nobody is to go on with them."""
 
     store: str
     new: int = 0
@@ -53,12 +54,14 @@ class SyncReport:
     sweeps: int = 0
     experiments: dict[str, str] = field(default_factory=dict)
     states: Counter[State] = field(default_factory=Counter)
+    pruned: int = 0
     problems: list[str] = field(default_factory=list)
 
     @property
     def unfinished(self) -> int:
-        """How many runs have not ended."""
-        return sum(count for state, count in self.states.items() if not state.has_ended)
+        """How many runs have not ended, and are meant to."""
+        left = sum(count for state, count in self.states.items() if not state.has_ended)
+        return left - self.pruned
 
 
 def sync(
@@ -81,8 +84,9 @@ def sync(
     with _only_writer(runs_root, lock_seconds, tell):
         report = SyncReport(shown(tracking_uri))
         manifests = _manifests(runs_root)
-        sources = _sources(runs_root, report.problems)
+        sources = _sources(runs_root, report.problems, entries.pruned_runs(manifests))
         report.states = _states(manifests, sources)
+        report.pruned = sum(source.is_pruned for source in sources.values())
         with open_store(tracking_uri) as client:
             location = None if is_server(tracking_uri) else artifact_root(runs_root)
             scales = {m.scale for m in manifests} | {s.scale for s in sources.values()}
@@ -118,7 +122,7 @@ class _Writer:
             sweeps = asked[run_id]
             first = next((m for m in sweeps if m.scale == source.scale), None)
             parent = parents[first.name, first.scale] if first else None
-            tags = source.tags(names[run_id], [manifest.name for manifest in sweeps], parent)
+            tags = source.tags(names[run_id], sweeps, parent)
             self._write_or_report(source, tags)
             if time.monotonic() - told > _PROGRESS_SECONDS:
                 told = time.monotonic()
@@ -177,6 +181,7 @@ class _Writer:
 def _standing_for(run: Run) -> tuple[str, str] | None:
     """Experiment, kind and name of what an MLflow run records; None where it is not of ours."""
     kind = run.data.tags.get(entries.KIND)
+    kind = "sweep" if kind in entries.KINDS_OF_SWEEP else kind  # one name is one or the other
     name = run.data.tags.get({"run": entries.RUN_ID, "sweep": entries.SWEEP}.get(kind or "", ""))
     return (run.info.experiment_id, f"{kind} {name}") if name else None
 
@@ -207,11 +212,12 @@ def _manifests(runs_root: Path) -> list[SweepManifest]:
         raise StoreError(f"a sweep's manifest cannot be understood: {error}") from None
 
 
-def _sources(runs_root: Path, problems: list[str]) -> dict[str, RunSource]:
+def _sources(runs_root: Path, problems: list[str], pruned: Container[str]) -> dict[str, RunSource]:
     sources: dict[str, RunSource] = {}
     for directory in run_directories(runs_root):
         try:
-            sources[directory.run_id] = RunSource.read(directory)
+            source = RunSource.read(directory)
+            sources[directory.run_id] = replace(source, pruned=directory.run_id in pruned)
         except StoreError as error:
             problems.append(str(error))
         except (ValueError, LookupError, TypeError, OSError) as error:

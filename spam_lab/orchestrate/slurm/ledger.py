@@ -121,6 +121,18 @@ def held(root: Path, jobs: Mapping[str, JobInfo]) -> dict[str, JobInfo]:
     return found
 
 
+def live_jobs(root: Path, jobs: Mapping[str, JobInfo], sweep: str) -> list[str]:
+    """The live jobs that were submitted for `sweep`."""
+    return [
+        job_id
+        for submission in submissions(root)
+        if submission.is_open and submission.sweep == sweep
+        for array in submission.arrays
+        for job_id in array.job_ids
+        if job_id in jobs and jobs[job_id].is_live
+    ]
+
+
 @contextlib.contextmanager
 def locked(root: Path) -> Iterator[None]:
     """One submitting command at a time.
