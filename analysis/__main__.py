@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 DEFAULT_SCALE = "nano"
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = _parser().parse_intermixed_args(arguments)
     # Imported late, so that --help and --list are quick.
-    from analysis.catalogue import ExhibitError, exhibit_names
+    from analysis.catalogue import TUNING, ExhibitError, exhibit_names
 
     if options.list:
         _print_list(exhibit_names())
@@ -29,14 +29,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from spam_lab.config.fields import ConfigError
     from spam_lab.record.mlflow_store import TrackingError
 
-    names = [word for word in options.words if "=" not in word]
-    overrides = [word for word in options.words if "=" in word]
+    # --study takes all words up to the next option, overrides among them.
+    words = [*options.words, *(word for word in options.study if "=" in word)]
+    names = [word for word in words if "=" not in word]
+    overrides = [word for word in words if "=" in word]
+    options.study = [word for word in options.study if "=" not in word]
     try:
         if not names:
             raise ExhibitError(f"name an exhibit: {', '.join(exhibit_names())}")
         overrides = _with_scale(options.scale, overrides)
+        if options.study and TUNING not in names:
+            raise ExhibitError(f"--study is for the exhibit {TUNING}")
         for name in names:
-            for path in _make(name, overrides, options):
+            make = _make_tuning if name == TUNING else _make
+            for path in make(name, overrides, options):
                 print(path)
     except (ExhibitError, FrameError, TrackingError, ConfigError, OSError) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
@@ -56,6 +62,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--list", action="store_true", help="print the exhibits there are")
     parser.add_argument("--scale", help=f"nano | small | paper (default: {DEFAULT_SCALE})")
+    parser.add_argument(
+        "--study",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="tuning: the studies (default: all at the scale)",
+    )
     parser.add_argument("--runs", type=Path, help="where runs are kept (default: runs)")
     parser.add_argument("--reports", type=Path, default=Path("reports"), help="where to write")
     parser.add_argument(
@@ -72,10 +86,15 @@ def _one_line(error: Exception) -> str:
 
 
 def _print_list(names: Sequence[str]) -> None:
+    from analysis.catalogue import TUNING
     from spam_lab.orchestrate.expand import load_sweep
 
     for name in names:
-        print(f"{name:12} {load_sweep(name).description}")
+        if name == TUNING:
+            from analysis.tuning import DESCRIPTION as description
+        else:
+            description = load_sweep(name).description
+        print(f"{name:12} {description}")
 
 
 def _with_scale(scale: str | None, overrides: list[str]) -> list[str]:
@@ -93,10 +112,11 @@ def _make(name: str, overrides: list[str], options: argparse.Namespace) -> list[
     from analysis.exhibit import write
     from analysis.frames import require_complete, results
     from spam_lab.orchestrate.expand import expand, load_sweep
+    from spam_lab.orchestrate.tuned import tuned_of
     from spam_lab.record.mlflow_store import tracking_uri
 
     build = load_build(name)
-    requests = expand(load_sweep(name), overrides)
+    requests = expand(load_sweep(name), overrides, tuned_of(overrides))
     scale = requests[0].config.scale
     runs = options.runs or Path(os.environ.get("SPAM_LAB_RUNS", requests[0].config.paths.runs))
     launch = " ".join(["python launch.py", f"sweep={name}", *overrides])
@@ -106,6 +126,32 @@ def _make(name: str, overrides: list[str], options: argparse.Namespace) -> list[
     if options.allow_incomplete:
         made += " --allow-incomplete"
     return write(build(frame, requests, scale), options.reports / scale.name, [launch, made])
+
+
+def _make_tuning(name: str, overrides: list[str], options: argparse.Namespace) -> Iterator[Path]:
+    from analysis import trials, tuning
+    from analysis.catalogue import ExhibitError
+    from analysis.exhibit import write
+    from spam_lab.config.compose import compose_command
+
+    if len(overrides) > 1:
+        more = " ".join(word for word in overrides if not word.startswith("scale="))
+        raise ExhibitError(f"a study has its own overrides: leave {more} out")
+    command = compose_command(overrides)
+    scale = command.scale
+    root = options.runs or Path(command.paths.runs)
+    studies = options.study or trials.study_names(root, scale.name)
+    if not studies:
+        raise ExhibitError(
+            f"no study was begun under {root} at scale={scale.name}: python launch.py study=..."
+        )
+    for study in studies:
+        exhibit = tuning.build(root, study, scale, options.allow_incomplete)
+        made = " ".join(["python -m analysis", name, *overrides, "--study", study])
+        if options.allow_incomplete:
+            made += " --allow-incomplete"
+        launch = " ".join(["python launch.py", f"study={study}", *overrides])
+        yield from write(exhibit, options.reports / scale.name, [launch, made])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Which exhibits there are: modules of this package that have the name of a sweep.
 
 Such a module has a function `build(frame, requests, scale) -> Exhibit`. There is no list of them:
-both folders are looked at, and nothing is imported before it is asked for.
+both folders are looked at, and nothing is imported before it is asked for. Studies share one
+exhibit, `tuning`, which is made from their trials.
 """
 
 from __future__ import annotations
@@ -21,21 +22,26 @@ if TYPE_CHECKING:
 Build = Callable[["pd.DataFrame", "Sequence[Request]", "ScaleConfig"], "Exhibit"]
 
 
+TUNING = "tuning"
+"""The exhibit of every study."""
+
+
 class ExhibitError(RuntimeError):
     """An exhibit that does not exist."""
 
 
 def exhibit_names() -> list[str]:
-    """Names that have both a sweep and a module here."""
+    """Names that have both a sweep and a module here, and the exhibit of studies."""
     import analysis
     import sweeps
 
     modules = {module.name for module in pkgutil.iter_modules(analysis.__path__)}
-    return sorted({module.name for module in pkgutil.iter_modules(sweeps.__path__)} & modules)
+    asked = {module.name for module in pkgutil.iter_modules(sweeps.__path__)}
+    return sorted((asked & modules) | {TUNING})
 
 
 def load_build(name: str) -> Build:
-    """The `build` function of the exhibit `name`."""
+    """The `build` function of the exhibit `name` of a sweep."""
     names = exhibit_names()
     if name not in names:
         raise ExhibitError(f"exhibit {name} is not known: one of {', '.join(names)}")

@@ -22,7 +22,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Stand-in requests in place of composed ones; the overrides that were asked for."""
     seen: list[list[str]] = []
 
-    def expand(sweep: Sweep, overrides: Sequence[str]) -> list[FakeRequest]:
+    def expand(sweep: Sweep, overrides: Sequence[str], tuned: None) -> list[FakeRequest]:
         seen.append(list(overrides))
         if "optimizer.thetta=1" in overrides:
             raise ConfigError("optimizer.thetta is not known\ndid you mean optimizer.theta?")
