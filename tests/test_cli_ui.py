@@ -134,7 +134,7 @@ def test_ui_ended_while_it_makes_the_server_leaves_no_process(
             made.append(self)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("spam_lab.commands.ui.subprocess.Popen", Interrupted)
+    monkeypatch.setattr("spam_lab.commands.serving.subprocess.Popen", Interrupted)
     assert main(["ui", "--runs", str(runs)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "stopped"
     assert made[0].poll() is not None
