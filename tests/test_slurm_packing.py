@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spam_lab.config.cluster import ClusterConfig
 from spam_lab.config.compose import compose_run
 from spam_lab.config.fields import ConfigError
-from spam_lab.config.schema import ClusterConfig
 from spam_lab.orchestrate.cost import Measured, shape_of
 from spam_lab.orchestrate.expand import expand
 from spam_lab.orchestrate.grid import Cell, Sweep

@@ -19,14 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spam_lab.config.cluster import ClusterConfig
 from spam_lab.config.compose import from_dict
-from spam_lab.config.schema import (
-    SCHEMA_VERSION,
-    ClusterConfig,
-    PathsConfig,
-    RunConfig,
-    TrainConfig,
-)
+from spam_lab.config.schema import SCHEMA_VERSION, PathsConfig, RunConfig, TrainConfig
 from spam_lab.orchestrate.lease import Lease, LeaseLost
 from spam_lab.orchestrate.provenance import provenance
 from spam_lab.orchestrate.slurm.place import Place

@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spam_lab.config.schema import ClusterConfig, PathsConfig, TrainConfig
+from spam_lab.config.cluster import ClusterConfig
+from spam_lab.config.schema import PathsConfig, TrainConfig
 from spam_lab.files import read_json, write_json
 from spam_lab.orchestrate.run import Host, execute
 from spam_lab.orchestrate.slurm.place import Place

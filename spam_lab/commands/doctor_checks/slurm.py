@@ -17,8 +17,8 @@ from pathlib import Path
 
 from spam_lab.commands.doctor_checks import Finding
 from spam_lab.commands.doctor_checks.folder import nearest
+from spam_lab.config.cluster import ClusterConfig
 from spam_lab.config.fields import ConfigError
-from spam_lab.config.schema import ClusterConfig
 from spam_lab.orchestrate.slurm import queue, site
 from spam_lab.orchestrate.slurm.packing import JobArray
 from spam_lab.orchestrate.slurm.queue import LIVE, SlurmError

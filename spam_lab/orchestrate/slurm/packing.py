@@ -12,8 +12,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from spam_lab.config.cluster import ClusterConfig
 from spam_lab.config.identity import canonical
-from spam_lab.config.schema import ClusterConfig
 from spam_lab.orchestrate.cost import Measured, shape_of
 from spam_lab.orchestrate.plan import Entry
 from spam_lab.orchestrate.slurm.resources import world_size

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from spam_lab.config.cluster import ClusterConfig
 from spam_lab.config.fields import ConfigError, Problem
-from spam_lab.config.schema import ClusterConfig
 from spam_lab.orchestrate.slurm.site import node_kinds
 
 OWN_FLAGS = frozenset(

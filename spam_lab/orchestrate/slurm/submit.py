@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from spam_lab.config.schema import ClusterConfig, PathsConfig
+from spam_lab.config.cluster import ClusterConfig
+from spam_lab.config.schema import PathsConfig
 from spam_lab.orchestrate.plan import Plan
 from spam_lab.orchestrate.run import Host
 from spam_lab.orchestrate.slurm import queue, resources
