@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -70,7 +70,7 @@ def launch_study(command: CommandConfig, overrides: Sequence[str], console: Cons
         _here(command, order, study, console)
     with folder.lock():  # a worker may have been killed before it could
         list_trials(study, folder, definition, for_trials)
-    _print_result(console, folder, definition, study)
+    _print_result(console, folder, definition, space, study)
     return 0 if standing(study).answered >= command.study.trials else 1
 
 
@@ -188,7 +188,7 @@ def _print_space(console: Console, command: CommandConfig, definition: Study, sp
 
 
 def _print_result(
-    console: Console, folder: StudyFolder, definition: Study, study: optuna.Study
+    console: Console, folder: StudyFolder, definition: Study, space: Space, study: optuna.Study
 ) -> None:
     now = standing(study)
     counted = ", ".join(f"{n} {state}" for state, n in sorted(now.states.items()))
@@ -203,11 +203,25 @@ def _print_result(
         trials = study.get_trials(deepcopy=False)
         found = winners(trials, definition.winners_by, definition.fixed)
         write_json(folder.winners_path, [{"scale": folder.scale, **entry} for entry in found])
+        for entry in found:
+            _warn_of_ends(console, entry, space)
         path = os.path.relpath(folder.winners_path)
         console.print(f"as overrides for sweeps:  tuned={path}", highlight=False)
     console.print(
         f"the exhibit:  python -m analysis tuning --study {definition.name}", highlight=False
     )
+
+
+def _warn_of_ends(console: Console, entry: Mapping[str, Any], space: Space) -> None:
+    """Say where the best lies at an end of what was searched: nobody knows what lies beyond."""
+    where = " ".join(f"{key}={value}" for key, value in entry["where"].items())
+    for d in space.dimensions:
+        if d.key in entry["set"] and d.is_at_end(entry["set"][d.key]):
+            best = f"{d.key} for {where or 'all'} is {_shown(entry['set'][d.key])}"
+            console.print(
+                f"  [yellow]note:[/] the best {best}, an end of the range: beyond may be better",
+                highlight=False,
+            )
 
 
 def _shown(value: object) -> str:

@@ -183,3 +183,19 @@ def test_corners_of_a_small_space_are_all_there_are() -> None:
     dimensions = [Dimension(f"k{i}", choices=tuple(range(i + 2))) for i in range(3)]
     found = [tuple(corner.values()) for corner in Space(tuple(dimensions)).corners()]
     assert found == list(itertools.product(range(2), range(3), range(4)))
+
+
+@pytest.mark.parametrize(
+    ("dimension", "ends", "inside"),
+    [
+        (Dimension("a", choices=(3, 0.5, 7)), (0.5, 7), 3),
+        (Dimension("b", integer=True, low=5.0, high=50.0), (5, 50), 6),
+        (Dimension("c", choices=("x", "y")), (), "x"),
+        (Dimension("d", choices=(1,)), (), 1),
+    ],
+)
+def test_the_best_at_an_end_is_seen(
+    dimension: Dimension, ends: tuple[float, ...], inside: object
+) -> None:
+    assert all(dimension.is_at_end(end) for end in ends)
+    assert not dimension.is_at_end(inside)  # type: ignore[arg-type]

@@ -9,11 +9,14 @@ from pathlib import Path
 import optuna
 import pytest
 
+from spam_lab.commands.overview import Overview
+from spam_lab.commands.relaunch import launch_command
 from spam_lab.config.fields import ConfigError
 from spam_lab.orchestrate.lease import Lease
 from spam_lab.orchestrate.run import execute
 from spam_lab.orchestrate.search import LOSS, STATE_BYTES, Search
 from spam_lab.orchestrate.stop import StopRequest
+from spam_lab.orchestrate.truth import Condition, truths
 from spam_lab.orchestrate.tune import claim, reports
 from spam_lab.orchestrate.tune.claim import is_waited_for, take
 from spam_lab.orchestrate.tune.ongoing import PRUNED_AT, REASON, RUN_ID, WORKER
@@ -84,6 +87,10 @@ def test_a_pruned_run_goes_on_when_it_is_asked_for_and_ends_as_one_never_pruned(
     assert 6 <= status.checkpoint_step == status.step <= 7, "at the next step"
     assert status.reason == f"pruned at step {status.step}; goes on from there"
     assert trial.user_attrs[REASON] == status.reason
+    run_id = directory.run_id
+    assert truths(root, [run_id])[run_id].condition is Condition.PRUNED
+    overview = Overview.of(root)
+    assert launch_command(overview, run_id).startswith("python launch.py study=tiny")
 
     code, output = run_launch([*as_command(study, root, cache), "optimizer.lr=0.001"])
     assert code == 0, output
@@ -143,6 +150,23 @@ def test_a_diverged_trial_is_told_and_the_study_goes_on(
     assert now.answered == 2
     (found,) = winners(ongoing.study.trials, "", study.fixed)
     assert found["set"] == {"optimizer.lr": 0.001}
+
+
+def test_what_was_found_for_a_model_is_for_that_model(tmp_path: Path, cache: Path) -> None:
+    study = definition(
+        Search("model", choices=("llama_60m", "llama_130m")),
+        Search("optimizer.lr", choices=(0.001,)),
+        fixed={"optimizer": "spam"},
+        winners_by="model",
+    )
+    ongoing = part(tmp_path, study, sampler="grid", trials=2)
+    answer_all(ongoing, host(tmp_path, cache))
+    found = winners(ongoing.study.trials, "model", study.fixed)
+    meant = [{"optimizer": "spam", "model": name} for name in ("llama_60m", "llama_130m")]
+    assert sorted(e["where"]["model"] for e in found) == ["llama_130m", "llama_60m"]
+    assert all(e["where"] in meant and e["set"] == {"optimizer.lr": 0.001} for e in found)
+    (best,) = winners(ongoing.study.trials, "", study.fixed)
+    assert best["where"] in meant and best["set"] == {"optimizer.lr": 0.001}
 
 
 def test_a_study_of_nothing_but_divergence_has_no_best(tmp_path: Path, cache: Path) -> None:

@@ -75,6 +75,10 @@ def advice(evidence: Evidence) -> Advice:
         Condition.STOPPED: Advice(
             f"It was stopped in good order. Launch again; {evidence.goes_on}:", evidence.launch()
         ),
+        Condition.PRUNED: Advice(
+            "Nothing: its study gave it up in favour of better trials. Asked for by itself or in a "
+            f"sweep, {evidence.goes_on}."
+        ),
         Condition.WAITING: Advice("No job and no worker holds it. Launch it:", evidence.launch()),
         Condition.DIVERGED: _of_divergence(evidence),
         Condition.QUEUED: Advice(_of_waiting(evidence)),

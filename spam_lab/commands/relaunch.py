@@ -34,12 +34,12 @@ def launch_command(overview: Overview, run_id: str, extra: Sequence[str] = ()) -
 
 
 def sweep_command(root: Path, sweep: SweepManifest, extra: Sequence[str] = ()) -> str:
-    """The command that launches a sweep as it was launched."""
-    given = [o for o in sweep.overrides if not o.startswith(("sweep=", "scale="))]
+    """The command that launches a sweep or study as it was launched."""
+    given = [o for o in sweep.overrides if not o.startswith((f"{sweep.kind}=", "scale="))]
     scale = [o for o in sweep.overrides if o.startswith("scale=")]
     if not scale and sweep.scale not in ("", "nano"):
         scale = [f"scale={sweep.scale}"]
-    return _line(root, [f"sweep={sweep.name}", *scale, *given], extra)
+    return _line(root, [f"{sweep.kind}={sweep.name}", *scale, *given], extra)
 
 
 def _line(root: Path, given: Sequence[str], extra: Sequence[str]) -> str:

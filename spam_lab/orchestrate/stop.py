@@ -16,6 +16,9 @@ from spam_lab.record.state import State
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 """SLURM sends USR2 before a job's end (and before a preemption, where the site asks it to)."""
 
+PRUNED = "pruned"
+"""How the reason of a run begins that its study's pruner gave up."""
+
 TICK_SECONDS = 35.0
 """SLURM looks at time limits every 30 s, and signals up to that much early."""
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from spam_lab.orchestrate.lease import STALE_SECONDS, last_beat, lives_by_own_account
 from spam_lab.orchestrate.slurm import ledger, queue
 from spam_lab.orchestrate.slurm.queue import ON_NODES, JobInfo, SlurmError
+from spam_lab.orchestrate.stop import PRUNED
 from spam_lab.record.state import State
 from spam_lab.record.store import RunDirectory, Status
 
@@ -36,6 +37,8 @@ class Condition(StrEnum):
     """Marked as running, and nobody holds it: its worker was killed."""
     STOPPED = "stopped"
     """Stopped with a checkpoint; nothing goes on with it until it is launched again."""
+    PRUNED = "pruned"
+    """Given up by its study, with a checkpoint; it goes on if it is asked for by itself."""
     WAITING = "waiting"
     """Asked for, never begun, and no job holds it."""
 
@@ -107,8 +110,14 @@ def _truth(root: Path, run_id: str, jobs: Mapping[str, JobInfo], holder: JobInfo
         return _running(directory, status, own, holder)
     if holder is not None:
         return Truth(run_id, status, Condition.QUEUED, holder)
-    stopped = status.state in (State.PREEMPTED, State.TIMED_OUT)
-    return Truth(run_id, status, Condition.STOPPED if stopped else Condition.WAITING, own)
+    return Truth(run_id, status, _idle(status), own)
+
+
+def _idle(status: Status) -> Condition:
+    """What a run is that nobody holds and that has no end."""
+    if status.state not in (State.PREEMPTED, State.TIMED_OUT):
+        return Condition.WAITING
+    return Condition.PRUNED if status.reason.startswith(PRUNED) else Condition.STOPPED
 
 
 def _running(

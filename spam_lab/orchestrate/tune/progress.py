@@ -77,12 +77,12 @@ def winners(
         if trial.state.name == "COMPLETE" and math.isfinite(trial.values[0]):
             groups[trial.params.get(by) if by else None].append(trial)
     found = []
-    for value, alike in groups.items():
+    for alike in groups.values():
         best = min(alike, key=lambda trial: (trial.values[0], trial.number))
         where = {key: v for key, v in fixed.items() if key in ("model", "optimizer")}
-        if by:
-            where[by] = value
-        settings = {key: v for key, v in best.params.items() if key != by}
+        # What was found for one model says nothing of another, searched or not.
+        where |= {key: v for key, v in best.params.items() if key in (by, "model")}
+        settings = {key: v for key, v in best.params.items() if key not in where}
         entry = {"where": where, "set": settings, "value": best.values[0], "trials": len(alike)}
         found.append(entry)
     return found

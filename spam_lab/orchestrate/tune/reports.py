@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spam_lab.orchestrate.search import LOSS
-from spam_lab.orchestrate.stop import StopRequest
+from spam_lab.orchestrate.stop import PRUNED, StopRequest
 from spam_lab.orchestrate.tune.ongoing import PRUNED_AT
 from spam_lab.record.metrics import MetricWriter
 from spam_lab.record.state import State
@@ -45,7 +45,7 @@ class PruneRequest(StopRequest):
     @property
     def why(self) -> str:
         """How its reason begins."""
-        return "pruned" if self.pruned or self.outer is None else self.outer.why
+        return PRUNED if self.pruned or self.outer is None else self.outer.why
 
 
 class Reports:

@@ -67,6 +67,11 @@ class Dimension:
             return self.choices
         return [int(v) if self.integer and v is not None else v for v in (self.low, self.high)]
 
+    def is_at_end(self, value: Value) -> bool:
+        """Whether a value is the least or the greatest there is: a better one may lie beyond."""
+        numbers = [v for v in self.ends() if isinstance(v, int | float)]
+        return len(numbers) > 1 and value in (min(numbers), max(numbers))
+
     def content(self) -> dict[str, Any]:
         """As plain values, for keeping and comparing."""
         return asdict(self) | {"choices": list(self.choices), "when": dict(self.when)}
