@@ -12,7 +12,7 @@ import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from spam_lab.config.compose import compose_run, override_keys
+from spam_lab.config.compose import chosen_options, compose_run, override_keys
 from spam_lab.config.fields import ConfigError
 from spam_lab.config.identity import cell_id, run_id
 from spam_lab.config.schema import RunConfig
@@ -83,7 +83,8 @@ def _load(kind: str, name: str, names: list[str]) -> object:
 def expand(sweep: Sweep, overrides: Sequence[str], tuned: Tuned | None = None) -> list[Request]:
     """One request for each cell and seed, in order, under the overrides given for all of them.
 
-    What was `tuned` is set where neither a cell nor an override says otherwise.
+    Cells that are for other choices of the command line (`Cell.beside`) are left out. What was
+    `tuned` is set where neither a cell nor an override says otherwise.
 
     Raises:
         ConfigError: an override sets a key that the sweep sets itself, or any cell is refused;
@@ -93,8 +94,11 @@ def expand(sweep: Sweep, overrides: Sequence[str], tuned: Tuned | None = None) -
     _require_free(sweep, given)
     if tuned is not None:
         tuned.require_scale(overrides)
+    options = chosen_options(overrides, {})
     requests, refused = [], []
     for cell in sweep.cells:
+        if not cell.beside.items() <= options.items():
+            continue
         try:
             requests += [_request(cell, seed, overrides, given, tuned) for seed in sweep.seeds]
         except ConfigError as error:
@@ -136,13 +140,19 @@ def _request(
     return request_of(config, cell.labels)
 
 
+def _is_beside(cell: Cell, key: str) -> bool:
+    """Whether the cell sets the key in place of what the command line chose for the others."""
+    return key.partition(".")[0] in cell.beside
+
+
 def _is_resource(key: str) -> bool:
     """Whether the key says what a cell needs to run, which gives way to the command line."""
     return key.startswith("cluster.")
 
 
 def _require_free(sweep: Sweep, given: set[str]) -> None:
-    own = {key for cell in sweep.cells for key in cell.overrides} | {"seed"}
+    own = {key for cell in sweep.cells for key in cell.overrides if not _is_beside(cell, key)}
+    own.add("seed")
     taken = sorted(key for key in own & given if not _is_resource(key))
     if taken:
         raise ConfigError(

@@ -9,7 +9,7 @@ does not say otherwise. A file in `sweeps/` holds one function `sweep() -> Sweep
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Value = str | int | float | bool | None
 """What an override may be set to. A string may be an interpolation, `${scaled:interval,500}`."""
@@ -17,10 +17,15 @@ Value = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of an exhibit: where it is shown, and the overrides that make it."""
+    """One point of an exhibit: where it is shown, and the overrides that make it.
+
+    `beside` maps config groups to options: the cell is asked for only where the command line
+    chooses them, and takes others in its overrides (a second corpus beside data=c4).
+    """
 
     labels: Mapping[str, Value]
     overrides: Mapping[str, Value]
+    beside: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
