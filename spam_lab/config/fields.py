@@ -96,6 +96,11 @@ def mapping(*, doc: str) -> Any:
     return dataclasses.field(default_factory=dict, metadata={"doc": doc})
 
 
+def numbers(*, doc: str) -> Any:
+    """A field that holds a list of numbers, empty unless the YAML fills it."""
+    return dataclasses.field(default_factory=list, metadata={"doc": doc})
+
+
 def texts(*, doc: str) -> Any:
     """A field that holds a list of texts, empty unless given."""
     return dataclasses.field(default_factory=list, metadata={"doc": doc})

@@ -34,6 +34,7 @@ EXCLUDED = (
     "data.validation_files",
     "precision.name",
     "stabilizer.name",
+    "observe.name",
     "optimizer.learning_rates",  # tables from which a value was taken
     "optimizer.densities",
     "optimizer.ranks",

@@ -24,8 +24,9 @@ from spam_lab.config.fields import (
     problems,
     text,
 )
+from spam_lab.config.observe import ObserveConfig
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised whenever the meaning of a stored config changes; part of every run_id."""
 
 
@@ -218,6 +219,7 @@ class RunConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    observe: ObserveConfig = field(default_factory=ObserveConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
@@ -287,7 +289,7 @@ def check(config: RunConfig) -> None:
 
 def _cross_problems(config: RunConfig) -> list[Problem]:
     """Violations that span several keys."""
-    found = []
+    found = config.observe.cross_problems()
     model, data, schedule = config.model, config.data, config.schedule
     if model.hidden_size % model.num_attention_heads:
         allowed = f"a divisor of model.hidden_size={model.hidden_size}"
@@ -310,4 +312,7 @@ def _cross_problems(config: RunConfig) -> list[Problem]:
     if config.precision.autocast and config.precision.weights != "float32":
         allowed = "float32 wherever precision.autocast=true"
         found.append(Problem("precision.weights", config.precision.weights, allowed))
+    if config.observe.spikes and config.train.sharding == "fsdp":
+        allowed = "auto or ddp wherever observe.spikes=true: spikes are counted in whole tensors"
+        found.append(Problem("train.sharding", config.train.sharding, allowed))
     return found

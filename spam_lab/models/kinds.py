@@ -1,4 +1,4 @@
-"""What a parameter is for, told from its name: the five kinds of the paper's Table 4.
+"""What a parameter is for, told from its name: the five kinds of the paper's Table 4, and its layer.
 
 It promises a kind other than "other" for every weight of LLaMA, GPT-NeoX and OPT, and of families
 that name their modules as these do.
@@ -30,6 +30,12 @@ def module_kind(name: str) -> str:
         if pattern.search(name):
             return kind
     return "other"
+
+
+def module_layer(name: str) -> int | None:
+    """The layer of the parameter `name`, counted from 0; None outside the layers."""
+    found = re.search(r"\.(\d+)\.", name)
+    return None if found is None else int(found[1])
 
 
 def named_kinds(model: nn.Module) -> list[tuple[str, str, nn.Parameter]]:

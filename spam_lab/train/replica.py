@@ -156,4 +156,7 @@ def _problems(config: RunConfig, world: World) -> list[Problem]:
     if config.train.sharding == "fsdp" and (coupling := find(optimizer).coupling(optimizer)):
         allowed = f"train.sharding=ddp, because {optimizer.name} cannot be sharded: {coupling}"
         found.append(Problem("train.sharding", "fsdp", allowed))
+    elif config.observe.spikes and is_sharded(config):
+        allowed = "ddp on several ranks wherever observe.spikes=true: it needs whole tensors"
+        found.append(Problem("train.sharding", config.train.sharding, allowed))
     return found
