@@ -1,4 +1,4 @@
-"""What a parameter is for, told from its name: the five kinds of the paper's Table 4, and its layer.
+"""What a parameter is for and in which layer, told from its name: the five kinds of Table 4.
 
 It promises a kind other than "other" for every weight of LLaMA, GPT-NeoX and OPT, and of families
 that name their modules as these do.

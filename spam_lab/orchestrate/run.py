@@ -205,7 +205,8 @@ def _train(
 
     with world.guard():
         journal = make_journal(directory.metrics_path)
-    training = Training(config, directory.checkpoints_path, journal, tell, should_stop, world)
+    folder, seen = directory.checkpoints_path, directory.observations_path
+    training = Training(config, folder, journal, tell, should_stop, world, seen)
     start = training.step
     with world.guard():
         rewind(directory.metrics_path, start)

@@ -5,6 +5,7 @@
     status.json      state, step and reason; replaced whole at every change
     history.jsonl    one line a change of state, with reason, host and job
     metrics.jsonl    one line a step (`metrics`)
+    observations/    spikes and trajectories, where `observe` asks for them (`observations`)
     checkpoints/     what a killed run goes on from (`spam_lab.train.checkpoint`)
     log.txt          what the worker printed, tracebacks included
     lease.json       who runs it now (`spam_lab.orchestrate.lease`)
@@ -73,6 +74,11 @@ class RunDirectory:
     def checkpoints_path(self) -> Path:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
+
+    @property
+    def observations_path(self) -> Path:
+        """What was observed of its gradients; absent for most runs."""
+        return self.path / "observations"
 
     @property
     def log_path(self) -> Path:

@@ -36,6 +36,7 @@ from spam_lab.train.device import choose_device
 from spam_lab.train.distributed import SOLO, World
 from spam_lab.train.evaluate import evaluate
 from spam_lab.train.journal import Journal, Silent, StepLog
+from spam_lab.train.observer import Observer
 from spam_lab.train.replica import choose_replica
 from spam_lab.train.schedule import lr_factor
 from spam_lab.train.timing import Stopwatch
@@ -74,6 +75,7 @@ class Training:
         should_stop: asked after every step; True on any rank stops the run with a checkpoint.
         world: the ranks that train it together; `folder` is one that all of them share, while
             `journal` and `tell` are used on rank 0 alone.
+        observations: where what is observed goes; None is a folder in `folder`.
 
     Raises:
         ConfigError: where several ranks cannot train this run.
@@ -88,6 +90,7 @@ class Training:
         tell: Callable[[Progress], None] = lambda progress: None,
         should_stop: Callable[[], bool] = lambda: False,
         world: World = SOLO,
+        observations: Path | None = None,
     ) -> None:
         self._config, self._folder, self._world = config, folder, world
         self._journal = journal if world.is_main else Silent()
@@ -102,6 +105,8 @@ class Training:
             named = self._replica.named()
             self.optimizer = build_optimizer(config.optimizer, named, config.seed)
             self._compile()
+            seen = observations or folder / "observations"
+            self._observer = Observer(config, named, seen, active=world.is_main)
             self._log = StepLog(self._replica.reduced)
             self._stopwatch = Stopwatch(self.device)
             self.step = 0
@@ -179,6 +184,7 @@ class Training:
                 torch.autograd.backward(loss, replica.seed)
             total += loss.detach()
         grad_norm = replica.grad_norm()
+        self._observer.before_update(self.step + 1, self.optimizer, grad_norm)
         clip_gradients(replica.parameters, config.optimizer.clip_value, config.optimizer.clip_norm)
         lr = config.optimizer.lr * lr_factor(self.step + 1, config.schedule)
         for group in self.optimizer.param_groups:
@@ -187,6 +193,7 @@ class Training:
             replica.step(self.optimizer)
         replica.zero_grad(self.optimizer)
         self.step += 1
+        self._observer.after_update(self.step, self.optimizer)
         telemetry = getattr(self.optimizer, "telemetry", None)
         self._log.add(self.step, total, grad_norm, {"train/lr": lr}, telemetry)
 
@@ -222,17 +229,20 @@ class Training:
 
     def _diverged(self, step: int, loss: float) -> Outcome:
         self._journal.flush(durable=True)
+        self._observer.close("the run diverged")
         reason = f"the loss became {loss} at step {step} of {self._config.schedule.steps}"
         return Outcome("diverged", step, reason)
 
     def _save(self) -> None:
         """A checkpoint of this step. Metrics reach the disk first, so none is missing under it."""
         self._journal.flush(durable=True)
+        self._observer.write()
         content: dict[str, Any] = {
             **self._replica.state(self.optimizer),
             "data": self._data.state_dict(),
             "clipped_total": self._log.clipped_total,
             "random": torch.get_rng_state(),
+            **self._observer.state_dict(),
         }
         if self.device.type == "cuda":
             content["random_cuda"] = torch.cuda.get_rng_state(self.device)
@@ -253,6 +263,7 @@ class Training:
         self._replica.load_state(content, self.optimizer)
         self._data.load_state_dict(content["data"])
         self._log.clipped_total = content["clipped_total"]
+        self._observer.load_state_dict(content)
         torch.set_rng_state(content["random"])
         if "random_cuda" in content and self.device.type == "cuda":
             torch.cuda.set_rng_state(content["random_cuda"], self.device)
