@@ -50,7 +50,7 @@ def test_a_study_is_stopped_and_continued_to_a_larger_total(
     what is there is not run again."""
     root = tmp_path / "runs"
     little = ["study=theta_delta_t", "study.name=little", "study.workers=2", "study.pruner=none"]
-    little += [*SHORT, "schedule.steps=90", "evaluation.every=30", f"paths.cache={cache}"]
+    little += [*SHORT, "schedule.steps=300", "evaluation.every=100", f"paths.cache={cache}"]
     little += [f"paths.runs={root}"]
     with launched_in(project, [*little, "study.trials=4"]) as process:
         wait_for(
@@ -90,8 +90,8 @@ def test_a_study_is_stopped_and_continued_to_a_larger_total(
     (best, *_) = read_json(folder / "winners.json")
     assert set(best["set"]) == {"optimizer.theta"} and "optimizer.lr" in best["where"]
 
-    code, output = launch_in(project, [*little, "study.trials=6", "schedule.steps=91"])
-    assert code == 1 and "values.schedule.steps: 90 -> 91" in output
+    code, output = launch_in(project, [*little, "study.trials=6", "schedule.steps=301"])
+    assert code == 1 and "values.schedule.steps: 300 -> 301" in output
     assert {d.run_id for d in run_directories(root)} == set(directories)
 
 

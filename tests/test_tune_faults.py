@@ -187,7 +187,7 @@ def test_real_trainings_survive_a_killed_worker_and_a_killed_launcher(
     """No orphans are left, and the next launch goes on from the checkpoints."""
     root = tmp_path / "runs"
     command = ["study=theta_delta_t", "study.trials=2", "study.workers=2", "study.pruner=none"]
-    command += [*SHORT, "schedule.steps=120", "evaluation.every=60", f"paths.cache={cache}"]
+    command += [*SHORT, "schedule.steps=400", "evaluation.every=200", f"paths.cache={cache}"]
     command += [f"paths.runs={root}"]
     with launched(command) as process:
         wait_for(lambda: bool(middle(root)), 120, "a trial in its middle")
