@@ -8,6 +8,7 @@ a lack of data into an answer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -120,11 +121,15 @@ def _part(comparison: Comparison, count: int) -> Part:
     detail = (
         f"difference in loss {difference.mean:+.4f} [{difference.low:+.4f}, "
         f"{difference.high:+.4f}], perplexity ratio {difference.ratio:.4f}, "
-        f"n={difference.n}, p{_shown_p(difference.p)}"
+        f"{_shown_effect(difference.effect)}n={difference.n}, p{_shown_p(difference.p)}"
     )
     if count > 1:
         detail += f", Holm p{_shown_p(comparison.adjusted_p)}"
     return Part(text, comparison.verdict, detail)
+
+
+def _shown_effect(effect: float) -> str:
+    return "" if math.isnan(effect) else f"d_z {effect:+.2f}, "
 
 
 def _shown_p(p: float) -> str:

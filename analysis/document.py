@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from spam_lab.orchestrate.expand import Request
 
 
+EFFECT = (
+    "d_z is the size of an effect: the mean of the paired differences in loss over their standard "
+    "deviation, corrected for few seeds (Hedges). It has no interval, and from three seeds is known "
+    "only roughly."
+)
+
+
 @dataclass(frozen=True)
 class Section:
     """A heading and the Markdown under it."""
@@ -49,7 +56,7 @@ def claims(answers: Sequence[Answer]) -> Section:
         ["claim", "verdict", "where the best lies"],
         [(a.claim.text, f"**{a.verdict}**", a.detail or "–") for a in answers],
     )
-    blocks = [summary]
+    blocks = [summary, EFFECT] if any(answer.comparisons for answer in answers) else [summary]
     for answer in answers:
         parts = table(
             ["comparison", "verdict", "numbers"],

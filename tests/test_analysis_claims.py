@@ -34,9 +34,11 @@ def test_numbers_of_a_comparison_are_printed() -> None:
     first = Cell("a", "a", {0: 3.0, 1: 3.1, 2: 3.2})
     second = Cell("b", "b", {0: 3.1, 1: 3.3, 2: 3.5})
     detail = every_pair(CLAIM, [(first, second)]).parts[0].detail
-    # Differences -0.1, -0.2, -0.3: mean -0.2, half-width 4.302653 * 0.1 / sqrt(3) = 0.2484.
+    # Differences -0.1, -0.2, -0.3: mean -0.2, half-width 4.302653 * 0.1 / sqrt(3) = 0.2484;
+    # d_z is -2, and times 1 / sqrt(pi) = 0.5642, Hedges' correction for two degrees of freedom.
     assert detail == (
-        "difference in loss -0.2000 [-0.4484, +0.0484], perplexity ratio 0.8187, n=3, p=0.0742"
+        "difference in loss -0.2000 [-0.4484, +0.0484], perplexity ratio 0.8187, "
+        "d_z -1.13, n=3, p=0.0742"
     )
 
 

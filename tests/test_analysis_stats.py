@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from analysis.stats import (
     holm,
     mean_interval,
     paired_difference,
+    standardized,
 )
 
 LOSS = st.floats(min_value=0.5, max_value=12, allow_nan=False)
@@ -64,6 +66,31 @@ def test_paired_difference_agrees_with_scipy(pairs: list[tuple[float, float]]) -
     assert ours.p == pytest.approx(theirs.pvalue, rel=1e-6, abs=1e-9)
     assert ours.low == pytest.approx(interval.low, rel=1e-6, abs=1e-7)
     assert ours.high == pytest.approx(interval.high, rel=1e-6, abs=1e-7)
+
+
+@given(PAIRS)
+@settings(max_examples=60, deadline=None)
+def test_the_effect_is_scipys_t_without_its_bias(pairs: list[tuple[float, float]]) -> None:
+    """d_z is t over the root of n; SciPy's noncentral t says how far off that is on average."""
+    differences = [a - b for a, b in pairs]
+    assume(len(pairs) > 2 and max(differences) - min(differences) > 1e-6)
+    first, second = ({i: p[k] for i, p in enumerate(pairs)} for k in (0, 1))
+    n = len(pairs)
+    biased = scipy_stats.ttest_1samp(differences, 0).statistic / math.sqrt(n)
+    inflation = scipy_stats.nct.mean(n - 1, math.sqrt(n)) / math.sqrt(n)
+    assert paired_difference(first, second).effect == pytest.approx(biased / inflation, rel=1e-6)
+
+
+def test_the_effect_is_right_on_average() -> None:
+    draws = np.random.default_rng(0).normal(1.5, 1.0, size=(40_000, 4))
+    effects = [standardized(list(row)) for row in draws]
+    assert np.mean(effects) == pytest.approx(1.5, abs=0.05)
+
+
+def test_no_effect_without_spread_or_with_two_seeds() -> None:
+    assert math.isnan(standardized([0.5, 0.5, 0.5]))
+    assert math.isnan(standardized([0.1, 0.4]))
+    assert math.isnan(standardized([]))
 
 
 @given(PAIRS)
