@@ -15,7 +15,7 @@ from rich.console import Console
 
 from spam_lab.config.compose import compose_command, groups
 from spam_lab.config.fields import walk
-from spam_lab.orchestrate.expand import load_study, load_sweep, study_names, sweep_names
+from spam_lab.orchestrate.expand import ALL, load_study, load_sweep, study_names, sweep_names
 
 OPENING = """\
 spam_lab trains language models with SPAM (Spike-Aware Adam with Momentum Reset) and what it is
@@ -28,6 +28,7 @@ never trained again; what was interrupted goes on.
   python launch.py -m optimizer.theta=500,1000,2500   a grid of runs
   python launch.py sweep=figure9 dry_run=true         the plan of a sweep; nothing is run
   python launch.py sweep=figure9                      the sweep itself
+  python launch.py sweep=all                          every sweep, what they share trained once
   python launch.py study=theta_delta_t                a search; the same command goes on with it
   python launch.py optimizer=adam --cfg job           a run's whole config, as YAML
   python launch.py optimizer=adam --help              this page, for another choice of groups
@@ -55,6 +56,7 @@ def print_help(console: Console, overrides: Sequence[str]) -> None:
     console.print("[bold]Sweeps[/bold] (sweep=NAME)")
     for name in sweep_names():
         console.print(f"  {name:12} {load_sweep(name).description}", highlight=False)
+    console.print(f"  {ALL:12} All of these, as one plan.", highlight=False)
     console.print("\n[bold]Studies[/bold] (study=NAME)")
     for name in study_names():
         console.print(f"  {name:14} {load_study(name).description}", highlight=False)

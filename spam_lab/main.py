@@ -20,11 +20,18 @@ from spam_lab.config.fields import ConfigError
 from spam_lab.config.schema import CommandConfig
 from spam_lab.help import print_help
 from spam_lab.orchestrate.compiling import resolved
-from spam_lab.orchestrate.cost import estimate
+from spam_lab.orchestrate.cost import estimate, prices
 from spam_lab.orchestrate.dispatch import dispatch, worker_count
 from spam_lab.orchestrate.display import Watch, print_plan, print_summary, totals
-from spam_lab.orchestrate.expand import expand, expand_rows, load_sweep
-from spam_lab.orchestrate.plan import Plan, make_plan
+from spam_lab.orchestrate.expand import (
+    ALL,
+    expand,
+    expand_rows,
+    expand_sweeps,
+    load_sweep,
+    sweep_names,
+)
+from spam_lab.orchestrate.plan import Plan, make_plan, plan_of_sweeps
 from spam_lab.orchestrate.run import Host
 from spam_lab.orchestrate.tuned import tuned_of
 from spam_lab.record.state import State
@@ -94,8 +101,8 @@ def launch(overrides: Sequence[str], multirun: bool, console: Console) -> int:
     workers = 1 if command.cluster.name == "inline" else worker_count(host, len(plan.due))
     if command.dry_run:
         with console.status("timing a few training steps of each shape that is new here"):
-            cost = estimate(plan, measure=True)
-        print_plan(console, plan, cost, workers)
+            known = prices(plan, measure=True)
+        print_plan(console, plan, known, workers)
         return 0
     # Whoever starts a plan sees its speed in a moment: a calibration would only delay the start.
     cost = estimate(plan, measure=False)
@@ -120,6 +127,10 @@ def _plan(
         if len(rows) > 1:
             raise ConfigError("sweep=... is a grid already: leave out -m or the lists of values")
         kept = [o for o in overrides if not o.startswith(("sweep=", "dry_run=", "follow="))]
+        if command.sweep == ALL:
+            sweeps = [load_sweep(name) for name in sweep_names()]
+            plan = plan_of_sweeps(expand_sweeps(sweeps, kept, tuned), root, queued)
+            return replace(plan, note=str(tuned or ""))
         sweep = load_sweep(command.sweep)
         plan = make_plan(expand(sweep, kept, tuned), root, sweep.name, sweep.description, queued)
     else:
@@ -133,10 +144,11 @@ def _record(root: Path) -> None:
 
 
 def _print_next(console: Console, plan: Plan, command: CommandConfig) -> None:
-    if plan.name:
+    if plan.sweeps:
+        exhibit = "report" if plan.parts else plan.name
         scale = f" --scale {command.scale.name}" if command.scale.name != "nano" else ""
         tuned = f" tuned={command.tuned}" if command.tuned else ""
-        line = f"the exhibit:   python -m analysis {plan.name}{scale}{tuned}"
+        line = f"the exhibit:   python -m analysis {exhibit}{scale}{tuned}"
         console.print(line, highlight=False, soft_wrap=True)
     else:
         for entry in plan.entries[:SHOWN]:

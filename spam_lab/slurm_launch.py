@@ -14,7 +14,7 @@ from rich.console import Console
 
 from spam_lab.config.schema import CommandConfig
 from spam_lab.orchestrate.census import Census
-from spam_lab.orchestrate.cost import Cost, estimate, history
+from spam_lab.orchestrate.cost import Cost, history, prices
 from spam_lab.orchestrate.display import Watch, print_plan, print_summary, totals
 from spam_lab.orchestrate.plan import Plan
 from spam_lab.orchestrate.run import Host
@@ -75,8 +75,8 @@ def _dry_run(root: Path, make: MakePlan, host_of: Callable[[Plan], Host], consol
     there = queue.is_here()
     plan = make(ledger.held(root, slurm_jobs(root)))
     with console.status("timing a few training steps of each shape that is new here"):
-        cost = estimate(plan, measure=True)
-    print_plan(console, plan, cost, 1)
+        known = prices(plan, measure=True)
+    print_plan(console, plan, known, 1)
     size = max_array_size() if there else WITHOUT_SLURM
     arrays = pack(plan.due, history(root), size)
     _print_arrays(console, arrays)
@@ -121,7 +121,7 @@ def _print_submitted(console: Console, submission: Submission) -> None:
 
 
 def _print_next(console: Console, plan: Plan) -> None:
-    name = f" {plan.name}" if plan.name else ""
+    name = "".join(f" {sweep}" for sweep in plan.sweeps)
     console.print(
         f"what they do:  spam-lab status{name}\n"
         f"in MLflow:     spam-lab sync\n"

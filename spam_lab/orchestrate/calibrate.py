@@ -27,6 +27,13 @@ def calibrate(config: RunConfig) -> float:
     return _timed_step(small, rows) * ratio * share
 
 
+def has_gpu(config: RunConfig) -> bool:
+    """Whether the run would train on a GPU of this computer."""
+    import torch
+
+    return config.train.device != "cpu" and torch.cuda.is_available()
+
+
 def parameter_count(model: ModelConfig) -> int:
     """Weights of the model, counted once a process for each architecture, nothing allocated."""
     key = repr(model)

@@ -2,7 +2,7 @@
 
 A shape is what decides the speed: architecture, batch, sequence, precision, method. Every estimate
 says where it comes from. GPU-hours are arithmetic: the work of a step at the rate that the paper
-reports for one H100.
+reports for one H100 and Adam; what evaluation takes, and other methods take besides, is left out.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from spam_lab.config.identity import canonical
 from spam_lab.config.schema import SCHEMA_VERSION, RunConfig
-from spam_lab.orchestrate.calibrate import calibrate, parameter_count
-from spam_lab.orchestrate.plan import Plan
+from spam_lab.orchestrate.calibrate import calibrate, has_gpu, parameter_count
+from spam_lab.orchestrate.plan import Entry, Plan
 from spam_lab.record.state import State
 from spam_lab.record.store import run_directories
 
@@ -35,13 +35,23 @@ BUSY_TOKENS = 65_536
 class Cost:
     """Seconds of one worker for all that is due, where the figure comes from, and GPU-hours.
 
-    `seconds` is None where no run of some shape has been timed; `h100_hours` where a step is too
-    small to keep a GPU busy.
+    `seconds` is None where the time of some shape is not known here; `h100_hours` is of the runs
+    whose steps keep a GPU busy, None where there are none, and `small` counts the others then.
     """
 
     seconds: float | None
     source: str
     h100_hours: float | None = None
+    small: int = 0
+
+
+@dataclass(frozen=True)
+class Price:
+    """What is left of one run costs: as `Cost`."""
+
+    seconds: float | None
+    source: str
+    h100_hours: float | None
 
 
 @dataclass(frozen=True)
@@ -59,17 +69,49 @@ def estimate(plan: Plan, *, measure: bool) -> Cost:
     With `measure`, what was never timed here is calibrated and H100-hours are worked out. Without,
     only earlier runs are read, and torch is not imported.
     """
-    known = history(plan.root) if plan.due else {}
-    seconds, sources = 0.0, set()
+    return total(prices(plan, measure=measure).values())
+
+
+def prices(plan: Plan, *, measure: bool) -> dict[str, Price]:
+    """What each run that is due costs, by run_id; as `estimate`.
+
+    A step that keeps a GPU busy is not calibrated where there is none: it would take minutes to say
+    that the run takes months.
+    """
+    known: dict[str, Measured | None] = {**history(plan.root)} if plan.due else {}
+    found = {}
     for entry in plan.due:
         shape = shape_of(dataclasses.asdict(entry.config))
         if shape not in known:
-            if not measure:
-                return Cost(None, "")
-            known[shape] = Measured(calibrate(entry.config), source="a calibration")
-        seconds += entry.steps_left * known[shape].seconds
-        sources.add(known[shape].source)
-    return Cost(seconds, " and ".join(sorted(sources)), _h100_hours(plan) if measure else None)
+            known[shape] = _calibrated(entry.config) if measure else None
+        one = known[shape]
+        found[entry.run_id] = Price(
+            None if one is None else entry.steps_left * one.seconds,
+            "" if one is None else one.source,
+            _h100_hours(entry) if measure else None,
+        )
+    return found
+
+
+def total(chosen: Iterable[Price]) -> Cost:
+    """The cost of several runs."""
+    listed = list(chosen)
+    hours = [price.h100_hours for price in listed if price.h100_hours is not None]
+    seconds = [price.seconds for price in listed if price.seconds is not None]
+    if len(seconds) < len(listed):
+        known, source = None, ""
+    else:
+        known, source = sum(seconds), " and ".join(sorted({price.source for price in listed}))
+    if not hours:
+        return Cost(known, source)
+    return Cost(known, source, sum(hours), len(listed) - len(hours))
+
+
+def _calibrated(config: RunConfig) -> Measured | None:
+    """What a calibration says; None where it would say nothing of use."""
+    if _tokens(config) >= BUSY_TOKENS and not has_gpu(config):
+        return None
+    return Measured(calibrate(config), source="a calibration")
 
 
 _OPTIMIZER_SPEED = (
@@ -120,12 +162,11 @@ def history(root: Path) -> dict[str, Measured]:
     }
 
 
-def _h100_hours(plan: Plan) -> float | None:
-    """Hours of one H100 for all that is due; None where a step would not keep it busy."""
-    configs = [entry.config for entry in plan.due]
-    if not configs or any(_tokens(config) < BUSY_TOKENS for config in configs):
+def _h100_hours(entry: Entry) -> float | None:
+    """Hours of one H100 for what is left of a run; None where a step would not keep it busy."""
+    if _tokens(entry.config) < BUSY_TOKENS:
         return None
-    return sum(entry.steps_left * _h100_seconds(entry.config) / 3600 for entry in plan.due)
+    return entry.steps_left * _h100_seconds(entry.config) / 3600
 
 
 def _tokens(config: RunConfig) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rich.console import Console, Group
@@ -17,8 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from spam_lab.orchestrate.census import Census
-from spam_lab.orchestrate.cost import Cost
+from spam_lab.orchestrate.cost import Cost, Price, total
 from spam_lab.orchestrate.plan import Action, Plan
+from spam_lab.orchestrate.union import SHARED, sweeps_table
 from spam_lab.record.state import State
 from spam_lab.record.store import Status
 
@@ -29,10 +31,19 @@ ROWS = 60
 """Rows of the plan that are printed; the rest is counted."""
 
 
-def print_plan(console: Console, plan: Plan, cost: Cost, workers: int) -> None:
-    """The plan as a table with totals and expected cost."""
+def print_plan(console: Console, plan: Plan, prices: Mapping[str, Price], workers: int) -> None:
+    """The plan as a table, of runs or of several sweeps, with totals and expected cost."""
     if plan.name:
         console.print(f"sweep {plan.name}: {plan.description}", highlight=False)
+    if plan.parts:
+        console.print(sweeps_table(plan, prices))
+        console.print(SHARED, highlight=False, soft_wrap=True)
+    else:
+        _print_runs(console, plan)
+    console.print(totals(plan, total(prices.values()), workers), highlight=False, soft_wrap=True)
+
+
+def _print_runs(console: Console, plan: Plan) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name, width in (("run_id", 16), ("run", 0), ("cells", 5), ("state", 9), ("steps", 6)):
         right = name in ("cells", "steps")
@@ -50,7 +61,6 @@ def print_plan(console: Console, plan: Plan, cost: Cost, workers: int) -> None:
     console.print(table)
     if len(plan.entries) > ROWS:
         console.print(f"... and {len(plan.entries) - ROWS} more")
-    console.print(totals(plan, cost, workers), highlight=False, soft_wrap=True)
 
 
 def totals(plan: Plan, cost: Cost, workers: int) -> str:
@@ -65,13 +75,15 @@ def totals(plan: Plan, cost: Cost, workers: int) -> str:
     line = ": ".join([" ".join(parts[:-1]), parts[-1]])
     if plan.note:
         line = f"{plan.note}\n{line}"
-    if not plan.due or cost.seconds is None:
-        return line
-    wall = cost.seconds / max(1, workers)
-    line += f". About {duration(wall)} on this computer, {workers} at a time (from {cost.source})"
+    shown = []
+    if plan.due and cost.seconds is not None:
+        wall = duration(cost.seconds / max(1, workers))
+        shown.append(f"{wall} on this computer, {workers} at a time (from {cost.source})")
     if cost.h100_hours is not None:
-        line += f", or {cost.h100_hours:,.1f} H100-hours (at the rate of the paper's Table 14)"
-    return line
+        hours = f"{cost.h100_hours:,.1f} H100-hours (at the rate of the paper's Table 14)"
+        small = f" for all but {cost.small} runs of small steps" if cost.small else ""
+        shown.append(hours + small)
+    return f"{line}. About {', or '.join(shown)}" if shown else line
 
 
 def _verb(action: Action) -> str:

@@ -1,7 +1,8 @@
 """From a sweep to the runs it asks for: every cell with every seed, composed, checked and named.
 
 The whole sweep is validated here, before anything else happens; all that is wrong with it is
-reported at once. Requests of cells that coincide share a run_id.
+reported at once. Requests of cells that coincide share a run_id. Several sweeps, or all, are
+expanded each as it would be alone, so that a run they share is one run.
 """
 
 from __future__ import annotations
@@ -30,6 +31,19 @@ class Request:
     run_id: str
     cell_id: str
     config: RunConfig
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """What one of several sweeps asks for, under the `overrides` that are for it."""
+
+    sweep: Sweep
+    overrides: tuple[str, ...]
+    requests: tuple[Request, ...]
+
+
+ALL = "all"
+"""What stands for every sweep there is, in place of a name."""
 
 
 def sweep_names() -> list[str]:
@@ -73,6 +87,7 @@ def _names(kind: str) -> list[str]:
 
 def _load(kind: str, name: str, names: list[str]) -> object:
     if name not in names:
+        names = [*names, ALL] if kind == "sweep" else names
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"{kind}={name} is not known: one of {', '.join(names)}{hint}")
@@ -90,8 +105,45 @@ def expand(sweep: Sweep, overrides: Sequence[str], tuned: Tuned | None = None) -
         ConfigError: an override sets a key that the sweep sets itself, or any cell is refused;
             every refused cell is named.
     """
+    _require_free(sweep, override_keys(overrides))
+    requests = _requests(sweep, overrides, tuned)
+    if tuned is not None:
+        tuned.require_match()
+    return requests
+
+
+def expand_sweeps(
+    sweeps: Sequence[Sweep], overrides: Sequence[str], tuned: Tuned | None = None
+) -> list[Expansion]:
+    """What each of several sweeps asks for, in order.
+
+    An override of a key that a sweep sets itself is for the others: it is left out of that sweep's.
+
+    Raises:
+        ConfigError: every sweep sets the key of an override itself, or a sweep is refused.
+    """
+    keys = {override: override_keys([override]) for override in overrides}
+    taken = [_own_keys(sweep) for sweep in sweeps]
+    idle = sorted(key for key in set().union(*keys.values()) if all(key in own for own in taken))
+    if idle:
+        raise ConfigError(f"every sweep sets {', '.join(idle)} itself: leave it out")
+    expansions, refused = [], []
+    for sweep, own in zip(sweeps, taken, strict=True):
+        kept = tuple(override for override in overrides if not keys[override] & own)
+        try:
+            expansions.append(Expansion(sweep, kept, tuple(_requests(sweep, kept, tuned))))
+        except ConfigError as error:
+            refused.append(str(error))
+    if refused:
+        raise ConfigError("\n".join(refused))
+    if tuned is not None:
+        tuned.require_match()
+    return expansions
+
+
+def _requests(sweep: Sweep, overrides: Sequence[str], tuned: Tuned | None) -> list[Request]:
+    """One request for each cell and seed, in order."""
     given = override_keys(overrides)
-    _require_free(sweep, given)
     if tuned is not None:
         tuned.require_scale(overrides)
     options = chosen_options(overrides, {})
@@ -105,8 +157,6 @@ def expand(sweep: Sweep, overrides: Sequence[str], tuned: Tuned | None = None) -
             refused.append(f"{_shown(cell)}: {error}")
     if refused:
         raise ConfigError(f"sweep {sweep.name} is refused:\n" + "\n".join(refused))
-    if tuned is not None:
-        tuned.require_match()
     return requests
 
 
@@ -150,10 +200,14 @@ def _is_resource(key: str) -> bool:
     return key.startswith("cluster.")
 
 
+def _own_keys(sweep: Sweep) -> set[str]:
+    """The keys that a sweep sets itself, whatever the command line says."""
+    keys = {key for cell in sweep.cells for key in cell.overrides if not _is_beside(cell, key)}
+    return {key for key in keys if not _is_resource(key)} | {"seed"}
+
+
 def _require_free(sweep: Sweep, given: set[str]) -> None:
-    own = {key for cell in sweep.cells for key in cell.overrides if not _is_beside(cell, key)}
-    own.add("seed")
-    taken = sorted(key for key in own & given if not _is_resource(key))
+    taken = sorted(_own_keys(sweep) & given)
     if taken:
         raise ConfigError(
             f"sweep={sweep.name} sets {', '.join(taken)} itself: leave "

@@ -16,7 +16,7 @@ from pathlib import Path
 from spam_lab.config.identity import canonical, differences
 from spam_lab.config.labels import run_labels
 from spam_lab.config.schema import SCHEMA_VERSION, RunConfig
-from spam_lab.orchestrate.expand import Request
+from spam_lab.orchestrate.expand import ALL, Expansion, Request
 from spam_lab.orchestrate.lease import is_live
 from spam_lab.record.state import State
 from spam_lab.record.store import RunDirectory, Status, StoreError, SweepManifest
@@ -57,15 +57,31 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One of several sweeps in a plan: the runs it asks for, each once, and its overrides."""
+
+    name: str
+    description: str
+    run_ids: tuple[str, ...]
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
     """Entries in the order of the sweep. `name` is empty for a single run; `note` is what else
-    there is to say about the runs."""
+    there is to say about the runs. A plan of several sweeps has their `parts`."""
 
     root: Path
     entries: tuple[Entry, ...]
     name: str = ""
     description: str = ""
     note: str = ""
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def sweeps(self) -> list[str]:
+        """The names of the sweeps that this plan is of."""
+        return [part.name for part in self.parts] or ([self.name] if self.name else [])
 
     @property
     def due(self) -> list[Entry]:
@@ -82,19 +98,25 @@ class Plan:
         return RunDirectory(self.root, entry.run_id)
 
     def write(self, overrides: Sequence[str]) -> None:
-        """Create the run directories of all due entries, and the sweep's manifest."""
+        """Create the run directories of all due entries, and the manifest of each sweep."""
         for entry in self.due:
             directory = self.directory(entry)
             content = dataclasses.asdict(entry.config)
             directory.create(entry.cell_id, SCHEMA_VERSION, content)
             if directory.status().state in (State.PLANNED, State.FAILED):
                 directory.move(State.SUBMITTED, steps=entry.config.schedule.steps)
-        if self.name:
+        for part in self.parts or self._whole(overrides):
             scale = self.entries[0].config.scale.name
-            run_ids = [entry.run_id for entry in self.entries]
-            SweepManifest(self.name, scale, run_ids, list(overrides), self.description).write(
-                self.root
-            )
+            SweepManifest(
+                part.name, scale, list(part.run_ids), list(part.overrides), part.description
+            ).write(self.root)
+
+    def _whole(self, overrides: Sequence[str]) -> tuple[Part, ...]:
+        """The one sweep that the plan is of, as its only part; none for single runs."""
+        if not self.name:
+            return ()
+        run_ids = tuple(entry.run_id for entry in self.entries)
+        return (Part(self.name, self.description, run_ids, tuple(overrides)),)
 
 
 def make_plan(
@@ -121,6 +143,24 @@ def make_plan(
         for same, label in zip(by_id.values(), labels, strict=True)
     ]
     return Plan(root, tuple(entries), name, description)
+
+
+def plan_of_sweeps(
+    expansions: Sequence[Expansion], root: Path, queued: Collection[str] = ()
+) -> Plan:
+    """One plan of several sweeps: a run that several ask for is in it once, and in each's part."""
+    requests = [request for expansion in expansions for request in expansion.requests]
+    parts = tuple(
+        Part(
+            expansion.sweep.name,
+            expansion.sweep.description,
+            tuple(dict.fromkeys(request.run_id for request in expansion.requests)),
+            (f"sweep={expansion.sweep.name}", *expansion.overrides),
+        )
+        for expansion in expansions
+    )
+    plan = make_plan(requests, root, ALL, f"{len(parts)} sweeps", queued)
+    return dataclasses.replace(plan, parts=parts)
 
 
 def _entry(root: Path, same: Sequence[Request], label: str, queued: bool) -> Entry:
