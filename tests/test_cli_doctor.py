@@ -86,6 +86,8 @@ def test_optimizers_are_listed(small: None) -> None:
         "llama_130m": 1e-3,
         "llama_350m": 5e-4,
         "llama_1b": 3e-4,
+        "pythia_70m": 1e-3,
+        "opt_125m": 1e-3,
     }
     text = optimizers.table(found)
     assert max(map(len, text.splitlines())) <= 80

@@ -123,9 +123,8 @@ def build(groups: Groups, config: SpamConfig, seed: int) -> Optimizer:
     """SPAM, sparse in the attention and feed-forward groups and dense elsewhere."""
     from spam_lab.optim.spam import SPAM
 
-    densities = [config.density if group["kind"] in SPARSE_KINDS else 1.0 for group in groups]
     return SPAM(
-        [{**group, "density": density} for group, density in zip(groups, densities, strict=True)],
+        _with_densities(groups, config.density),
         lr=config.lr,
         betas=(config.beta1, config.beta2),
         eps=config.eps,
@@ -145,3 +144,20 @@ def build(groups: Groups, config: SpamConfig, seed: int) -> Optimizer:
         rounding=config.rounding,
         seed=seed,
     )
+
+
+def _with_densities(groups: Groups, density: float) -> Groups:
+    """The groups with a density each: `density` for matrices of SPARSE_KINDS, and 1.
+
+    Biases, which GPT-NeoX and OPT have beside those matrices, get a group of their own and stay
+    dense: the reference masks the weights of linear layers alone.
+    """
+    found = []
+    for group in groups:
+        sparse = density < 1 and group["kind"] in SPARSE_KINDS
+        matrices = [(name, p) for name, p in group["params"] if not sparse or p.dim() > 1]
+        biases = [(name, p) for name, p in group["params"] if sparse and p.dim() <= 1]
+        found.append({**group, "params": matrices, "density": density if sparse else 1.0})
+        if biases:
+            found.append({**group, "params": biases, "density": 1.0})
+    return found
