@@ -121,6 +121,7 @@ def _make(name: str, overrides: list[str], options: argparse.Namespace) -> list[
     runs = options.runs or Path(os.environ.get("SPAM_LAB_RUNS", requests[0].config.paths.runs))
     launch = " ".join(["python launch.py", f"sweep={name}", *overrides])
     frame = results(requests, scale.name, tracking_uri(runs), name)
+    frame["root"] = str(runs)  # where exhibits find what a run directory alone holds
     require_complete(frame, options.allow_incomplete, launch)
     made = " ".join(["python -m analysis", name, *overrides])
     if options.allow_incomplete:

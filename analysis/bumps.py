@@ -35,7 +35,7 @@ class Rule:
     deviations; `floor` is a share of the whole curve's."""
 
     window: int = 51
-    deviations: float = 4.0
+    deviations: float = 3.0
     gap: int = 5
     floor: float = 0.5
 

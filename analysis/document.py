@@ -32,6 +32,8 @@ EFFECT = (
     "only roughly."
 )
 
+NOT_TESTED = "No comparison could be tested."
+
 
 @dataclass(frozen=True)
 class Section:
@@ -135,7 +137,7 @@ def limits(scale: ScaleConfig, answers: Sequence[Answer], reaches: str) -> Secti
         if (difference := comparison.difference) is not None
     ]
     if not widths:
-        return Section("What this scale can decide", f"{opening} No comparison could be tested.")
+        return Section("What this scale can decide", f"{opening} {NOT_TESTED}")
     half = median(widths)
     return Section(
         "What this scale can decide",

@@ -23,7 +23,7 @@ from analysis.bumps import (
     residuals,
 )
 
-RULE = Rule()
+RULE = Rule(deviations=4)
 BEFORE = Window("before", -10, -1)
 AT = Window("at", 0, 0, to_end=True)
 AFTER = Window("after", 1, 10, from_end=True)
@@ -68,7 +68,7 @@ def test_a_flat_stretch_gives_no_bump_of_every_tremor() -> None:
     loss[700:] = 4 + calm
     loss[850] += 0.002  # 20 of the calm stretch's own deviations
     assert [b for b in bumps(loss, RULE) if b.start > 750] == []
-    assert [b.start for b in bumps(loss, Rule(floor=0.0)) if b.start > 750][:1] != []
+    assert [b.start for b in bumps(loss, Rule(deviations=4, floor=0.0)) if b.start > 750][:1] != []
 
 
 def test_a_diverged_curve_has_no_bump_from_there() -> None:
