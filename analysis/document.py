@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 EFFECT = (
     "d_z is the size of an effect: the mean of the paired differences in loss over their standard "
-    "deviation, corrected for few seeds (Hedges). It has no interval, and from three seeds is known "
-    "only roughly."
+    "deviation, corrected for few seeds (Hedges). It has no interval, and from three seeds it is "
+    "known only roughly."
 )
 
 NOT_TESTED = "No comparison could be tested."
