@@ -19,6 +19,7 @@ from spam_lab.config.compose import compose_run
 from spam_lab.data.rows import IGNORED, Batch
 from spam_lab.optim.registry import methods
 from spam_lab.orchestrate.worker import Order
+from spam_lab.record.observations import read_observations
 from spam_lab.record.state import State
 from spam_lab.record.store import RunDirectory
 from spam_lab.train import checkpoint
@@ -39,6 +40,8 @@ VARIANTS: dict[str, list[str]] = {
 }
 """Runs of 5 sequences a batch, which neither 2 nor 3 divides; with accumulation and without, with
 rows of unequal length, with spikes, resets and masks."""
+
+OBSERVED = ["observe=spikes", "observe.window=8", "observe.thresholds=[2]"]
 
 Told = Mapping[int, Mapping[str, float]]
 
@@ -82,6 +85,7 @@ def of_two(folder: Path, cache: Path) -> dict[str, list[Result]]:
             Case(f"{n}_fsdp", [*overrides(cache, n), fsdp], str(folder / "two" / f"{n}_fsdp"))
             for n in ("dense_spam", "adam_documents")
         ),
+        Case("observed", [*base, *OBSERVED], str(folder / "observed")),
         Case("stopped", base, str(folder / "stopped"), stop=(1, 6)),
         Case("stopped_fsdp", [*base, fsdp], str(folder / "stopped_fsdp"), stop=(1, 6)),
         Case("diverged", [*base, *bad], str(folder / "diverged")),
@@ -340,3 +344,17 @@ def test_a_method_is_coupled_unless_it_says_otherwise() -> None:
     for name in ("adam", "spam"):
         config = compose_run([f"optimizer={name}", *rounded]).optimizer
         assert "stochastic" in methods()[name].coupling(config)
+
+
+def test_one_rank_observes_the_gradients_of_all(
+    of_two: dict[str, list[Result]], folder: Path, cache: Path
+) -> None:
+    assert [result.error for result in of_two["observed"]] == ["", ""]
+    weights = [of_two[name][0].weights for name in ("observed", "dense_spam")]
+    assert weights[0] == weights[1], "observing changes nothing"
+    alone([*overrides(cache, "dense_spam"), *OBSERVED], folder / "observed_alone")
+    both, one = (read_observations(folder, name) for name in ("observed", "observed_alone"))
+    gradients = [seen.trajectories["gradient"].to_numpy() for seen in (both, one)]
+    assert len(gradients[0]) == 8 * len(both.coordinates)
+    scale = abs(gradients[1]).max()
+    assert abs(gradients[0] - gradients[1]).max() < 1e-3 * scale

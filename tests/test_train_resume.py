@@ -68,8 +68,8 @@ def assert_same(one: object, other: object, at: str = "") -> None:
     if isinstance(one, torch.Tensor):
         assert isinstance(other, torch.Tensor) and one.dtype == other.dtype, at
         assert torch.equal(
-            one.view(torch.uint8) if one.numel() else one,
-            other.view(torch.uint8) if other.numel() else other,
+            one.reshape(-1).view(torch.uint8) if one.numel() else one,
+            other.reshape(-1).view(torch.uint8) if other.numel() else other,
         ), at
     elif isinstance(one, dict):
         assert isinstance(other, dict) and one.keys() == other.keys(), at

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spam_lab.config.schema import RunConfig
+from spam_lab.files import remove_partial
 from spam_lab.train.observation_files import Content, write_observations
 from spam_lab.train.spike_counts import SpikeCounts
 from spam_lab.train.trajectories import Trajectories, sample
@@ -48,6 +49,7 @@ class Observer:
         if not self._active:
             return
         observe, parameters = config.observe, [parameter for _, _, parameter in named]
+        remove_partial(folder)
         self._window = min(observe.window or config.schedule.steps, config.schedule.steps)
         self._steps, self._closed, self._reason = 0, False, ""
         self._sizes = [(name, kind, parameter.numel()) for name, kind, parameter in named]

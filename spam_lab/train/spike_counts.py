@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 from spam_lab.optim.entry_moments import spikes_by_moment
 
-STRETCH = {"cpu": 1 << 15, "cuda": 1 << 24}
+STRETCH = {"cpu": 1 << 16, "cuda": 1 << 24}
 """Weights looked at together, so that temporaries are small."""
 
 PIECES = 64
@@ -157,24 +157,32 @@ class SpikeCounts:
         self._prune()
 
     def _add(self, step: int, number: int, gradient: Tensor, row: Tensor) -> None:
-        """Count the running average's spikes in one tensor, and keep what may spike later."""
+        """Count the running average's spikes in one tensor, and keep what may spike later.
+
+        Whatever spikes by either reading is above the lowest threshold of the longest sum; it is
+        little, and all else is looked at once.
+        """
         length = STRETCH["cpu" if gradient.device.type == "cpu" else "cuda"]
-        lowest = min(self._thresholds)
+        lowest, longest = min(self._thresholds), self._window if self._definition else step
         for start in range(0, gradient.numel(), length):
             magnitudes = gradient[start : start + length].abs()
             level = magnitudes.float()
             sums = self._sums[number][start : start + length].add_(level)
+            if longest <= lowest:  # a score over so many steps is at most their number
+                continue
+            found = (level * longest > sums * lowest).nonzero().view(-1)
+            if not found.numel():
+                continue
+            level, sums = level[found] * step, sums[found]
             for column, threshold in enumerate(self._thresholds):
-                if step > threshold:  # the score of step t is at most t
-                    row[column] += (level * step > sums * threshold).sum()
+                if step > threshold:
+                    row[column] += (level > sums * threshold).sum()
             if self._definition:
-                found = (level * self._window > sums * lowest).nonzero().view(-1)
-                if found.numel():
-                    steps = torch.full_like(found, step, dtype=torch.int32)
-                    indices = (found + start).to(torch.int32)
-                    self._candidates[number].append(Candidates(steps, indices, magnitudes[found]))
-                    self._held += found.numel()
-                    self._pieces += 1
+                steps = torch.full_like(found, step, dtype=torch.int32)
+                indices = (found + start).to(torch.int32)
+                self._candidates[number].append(Candidates(steps, indices, magnitudes[found]))
+                self._held += found.numel()
+                self._pieces += 1
 
     def _prune(self) -> None:
         """Forget gradients that can spike no more, and join what is left."""
