@@ -117,6 +117,12 @@ def _bump(steps: NDArray[np.intp], height: Floats, first_step: int) -> Bump:
     return Bump(start + first_step, end + first_step, peak + first_step, float(height[peak]))
 
 
+def in_noise(rule: Rule, steps: int, curves: int = 50, seed: int = 0) -> float:
+    """How many bumps a curve of independent normal noise has, on average over `curves` of them."""
+    generator = np.random.default_rng(seed)
+    return sum(len(bumps(generator.standard_normal(steps), rule)) for _ in range(curves)) / curves
+
+
 def flags(found: Sequence[Bump], steps: int, first_step: int = 0) -> Flags:
     """bool [steps]: which steps belong to one of the bumps."""
     marked = np.zeros(steps, dtype=np.bool_)

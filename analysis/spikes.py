@@ -148,7 +148,7 @@ def fewer(
     if len(tested) > 1:
         test += f", Holm over {len(tested)} comparisons; holds if all hold, fails if any fails"
     verdict = all_of([part.verdict for part in parts])
-    return Answer(claim, verdict, test, detail, parts, tuple(tested))
+    return Answer(claim, verdict, test, detail, parts)
 
 
 def _part(comparison: Comparison, words: str, is_ratio: bool) -> Part:
@@ -162,7 +162,7 @@ def _part(comparison: Comparison, words: str, is_ratio: bool) -> Part:
     return Part(
         text,
         comparison.verdict,
-        f"{'ratio' if is_ratio else 'difference'} {mean:,.4g} [{low:,.4g}, {high:,.4g}], "
+        f"{'ratio' if is_ratio else 'difference'} {_short(mean)} [{_short(low)}, {_short(high)}], "
         f"n={difference.n}, p={difference.p:.2g}, Holm p={comparison.adjusted_p:.2g}",
     )
 
