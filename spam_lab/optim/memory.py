@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,7 @@ class Memory:
         return self.weights + self.optimizer
 
 
+@cache
 def kind_of(key: str) -> str:
     """What a state key is for, one of `KINDS`."""
     return next((kind for kind, pattern in _PATTERNS if pattern.search(key)), "other")
