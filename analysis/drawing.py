@@ -127,24 +127,34 @@ def draw_panel(axes: Axes, points: Sequence[Point], line: Cell | None = None) ->
         _draw_point(axes, place, point, limit, high - low)
 
 
-def draw_values(axes: Axes, values: Sequence[float], special: int, line: float) -> None:
+def draw_values(
+    axes: Axes,
+    values: Sequence[float],
+    special: int,
+    line: float | None = None,
+    *,
+    joined: bool = True,
+) -> None:
     """Draw published values, which have no seeds; `special` is the place of the paper's setting."""
-    axes.plot(range(len(values)), values, color=BLUE, lw=1, alpha=0.45, zorder=1.5)
+    if joined:
+        axes.plot(range(len(values)), values, color=BLUE, lw=1, alpha=0.45, zorder=1.5)
     for place, value in enumerate(values):
         marker, colour = ("D", VERMILLION) if place == special else ("o", BLUE)
         axes.plot(place, value, marker, ms=5.5, color=colour, zorder=3)
-    axes.axhline(line, color=INK, ls=DASHES, lw=1, zorder=1)
+    if line is not None:
+        axes.axhline(line, color=INK, ls=DASHES, lw=1, zorder=1)
 
 
-def add_legend(figure: Figure) -> None:
-    """What the marks mean, once for the figure."""
-    line, marker = {"lw": 1.2, "markersize": 5.5}, {"lw": 0, "markersize": 2.8}
+def add_legend(figure: Figure, *, line: bool = True) -> None:
+    """What the marks mean, once for the figure; `line` where some panel has Adam's."""
+    bar, marker = {"lw": 1.2, "markersize": 5.5}, {"lw": 0, "markersize": 2.8}
     entries: list[tuple[str, dict[str, Any]]] = [
-        ("mean, 95 % interval", {"color": BLUE, "marker": "o", **line}),
-        ("the paper's setting", {"color": VERMILLION, "marker": "D", **line}),
+        ("mean, 95 % interval", {"color": BLUE, "marker": "o", **bar}),
+        ("the paper's setting", {"color": VERMILLION, "marker": "D", **bar}),
         ("one seed", {"color": GREY, "marker": "o", **marker}),
-        ("Adam, 95 % band", {"color": INK, "ls": DASHES, "lw": 1}),
     ]
+    if line:
+        entries.append(("Adam, 95 % band", {"color": INK, "ls": DASHES, "lw": 1}))
     figure.legend(
         handles=[Line2D([], [], label=label, **look) for label, look in entries],
         loc="outside lower center",
