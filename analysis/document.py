@@ -92,7 +92,7 @@ def what_was_run(requests: Sequence[Request], frame: pd.DataFrame) -> Section:
         [
             (
                 name,
-                _shown_count(parameters(config.model)),
+                _shown_count(parameters(config.model, config.data.sequence_length)),
                 f"{config.model.num_hidden_layers} layers, width {config.model.hidden_size}, "
                 f"vocabulary {config.model.vocab_size}",
                 f"{config.schedule.steps:,}",
@@ -166,14 +166,26 @@ def runs_behind(cells: Mapping[Any, Cell], frame: pd.DataFrame) -> Section:
     )
 
 
-def parameters(model: ModelConfig) -> int | None:
-    """How many weights a LLaMA model has; None for families this does not know."""
-    if model.family != "llama" or "num_key_value_heads" in model.architecture:
+def parameters(model: ModelConfig, sequence_length: int) -> int | None:
+    """How many weights a model has, by arithmetic; None for families this does not know.
+
+    LLaMA; GPT-NeoX with its biases; OPT with its biases and as many positions as a sequence has.
+    """
+    if model.family not in ("llama", "gpt_neox", "opt") or "num_key_value_heads" in (
+        model.architecture
+    ):
         return None
-    width, layers = model.hidden_size, model.num_hidden_layers
-    block = 4 * width**2 + 3 * width * model.intermediate_size + 2 * width
-    embeddings = 1 if model.architecture.get("tie_word_embeddings", False) else 2
-    return layers * block + width + embeddings * model.vocab_size * width
+    width, inner = model.hidden_size, model.intermediate_size
+    tied = model.architecture.get("tie_word_embeddings", model.family == "opt")
+    outside = (1 if tied else 2) * model.vocab_size * width
+    if model.family == "llama":
+        block, last = 4 * width**2 + 3 * width * inner + 2 * width, width
+    else:
+        biases = 4 * width + inner + width
+        block, last = 4 * width**2 + 2 * width * inner + biases + 4 * width, 2 * width
+    if model.family == "opt":
+        outside += (sequence_length + 2) * width
+    return model.num_hidden_layers * block + last + outside
 
 
 def _factors(scale: ScaleConfig) -> dict[str, float]:
