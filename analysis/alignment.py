@@ -61,6 +61,12 @@ class Aligned:
         marked = [(found, bursts(seen, kinds)) for _, seen, found in self.runs]
         return by_chance(marked, window, first_step=1)
 
+    def layer_of(self, tensor: str) -> str:
+        """The layer that a tensor is in: its number, or its kind outside the layers."""
+        table = self.runs[0][1].parameters
+        row = table[table["name"].astype(str) == tensor].iloc[0]
+        return str(row["kind"]) if pd.isna(row["layer"]) else str(row["layer"])
+
     def sides(self) -> tuple[int, int]:
         """How many bumps have a burst before them and none after, and the other way round."""
         before, after = 0, 0
