@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
-from analysis import document, drawing, paper_table1
+from analysis import document, drawing, learning_rates, paper_table1
 from analysis.cell_table import Key
 from analysis.claims import Answer, every_pair
 from analysis.curves import curves_of
@@ -67,6 +67,7 @@ def build(frame: pd.DataFrame, requests: Sequence[Request], scale: ScaleConfig) 
         sections=(
             _values(curves),
             document.claims(list(answers.values())),
+            learning_rates.section(requests, TABLE1.cell_name),
             document.what_was_run(requests, frame),
             document.limits(
                 scale,

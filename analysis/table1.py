@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis import document, paper_table1
+from analysis import document, learning_rates, paper_table1
 from analysis.claims import Answer
 from analysis.exhibit import Exhibit
 from analysis.method_table import footer
@@ -60,6 +60,7 @@ def build(frame: pd.DataFrame, requests: Sequence[Request], scale: ScaleConfig) 
         sections=(
             TABLE1.values(cells, requests),
             document.claims(answers),
+            learning_rates.section(requests, TABLE1.cell_name),
             document.what_was_run(requests, frame),
             document.limits(
                 scale,

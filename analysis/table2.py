@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis import document
+from analysis import document, learning_rates
 from analysis.document import Section
 from analysis.exhibit import Exhibit
 from analysis.method_table import footer
@@ -47,6 +47,7 @@ def build(frame: pd.DataFrame, requests: Sequence[Request], scale: ScaleConfig) 
             TABLE2.values(cells, requests),
             document.claims((answer,)),
             _readings(requests),
+            learning_rates.section(requests, TABLE2.cell_name),
             document.what_was_run(requests, frame),
             document.limits(
                 scale, (answer,), "Remedies against rare events need runs that are long enough."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis import document, paper
+from analysis import document, learning_rates, paper
 from analysis.cell_table import Key
 from analysis.claims import Answer, Part
 from analysis.document import Section
@@ -71,6 +71,7 @@ def build(frame: pd.DataFrame, requests: Sequence[Request], scale: ScaleConfig) 
             TABLE3.values(cells, requests),
             _memory_section(as_run, full),
             document.claims(answers),
+            learning_rates.section(requests, TABLE3.cell_name),
             document.what_was_run(requests, frame),
             document.limits(
                 scale,

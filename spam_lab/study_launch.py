@@ -202,7 +202,8 @@ def _print_result(
     if len(definition.objectives) == 1:
         trials = study.get_trials(deepcopy=False)
         found = winners(trials, definition.winners_by, definition.fixed)
-        write_json(folder.winners_path, [{"scale": folder.scale, **entry} for entry in found])
+        where = {"scale": folder.scale, "study": definition.name, "seed": definition.seed}
+        write_json(folder.winners_path, [where | entry for entry in found])
         for entry in found:
             _warn_of_ends(console, entry, space)
         path = os.path.relpath(folder.winners_path)

@@ -54,6 +54,24 @@ def test_runs_that_are_meant_get_their_settings(winners: Path) -> None:
     assert str(tuned) == f"tuned={winners} is for 18 of 18 requests and changes 18"
 
 
+def test_requests_say_what_was_found_for_them_and_where(tmp_path: Path) -> None:
+    named = {**SPAM, "study": "lr_per_method", "seed": 100}
+    tuned = Tuned.read(str(write(tmp_path, [named])))
+    requests = expand(load_sweep("table10"), ["scale=nano"], tuned)
+    source = "optimizer.lr by the study lr_per_method (scale nano, seed 100)"
+    spam = {
+        r.tuned
+        for r in requests
+        if r.config.optimizer.name == "spam" and r.labels["panel"] == "llama_60m"
+    }
+    assert spam == {source}
+    assert {r.tuned for r in requests if r.config.optimizer.name == "adam"} == {""}
+    by_hand = Tuned.read(str(write(tmp_path, [SPAM])))
+    requests = expand(load_sweep("table10"), ["scale=nano"], by_hand)
+    assert "optimizer.lr by winners.json (scale nano)" in {r.tuned for r in requests}
+    assert {r.tuned for r in expand(load_sweep("table10"), ["scale=nano"])} == {""}
+
+
 def test_runs_that_are_not_meant_stay_as_they_are(winners: Path) -> None:
     rows = [["optimizer=spam"], ["optimizer=muon"], ["model=llama_130m", "optimizer=spam"]]
     tuned = Tuned.read(str(winners))

@@ -11,7 +11,7 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spam_lab.config.compose import chosen_options, compose_run, override_keys
 from spam_lab.config.fields import ConfigError
@@ -24,13 +24,17 @@ from spam_lab.orchestrate.tuned import Tuned
 
 @dataclass(frozen=True)
 class Request:
-    """One run that a sweep asks for, and where its result is shown."""
+    """One run that a sweep asks for, and where its result is shown.
+
+    `tuned` says what of its config a study found, and which; empty where nothing is.
+    """
 
     labels: Mapping[str, Value]
     seed: int
     run_id: str
     cell_id: str
     config: RunConfig
+    tuned: str = ""
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,8 @@ def _request(
     own = {k: v for k, v in cell.overrides.items() if not (_is_resource(k) and k in given)}
     own["seed"] = seed
     config = tuned.config(overrides, own) if tuned else compose_run(overrides, own)
-    return request_of(config, cell.labels)
+    request = request_of(config, cell.labels)
+    return replace(request, tuned=tuned.source(request.run_id)) if tuned else request
 
 
 def _is_beside(cell: Cell, key: str) -> bool:

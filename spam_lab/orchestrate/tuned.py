@@ -31,11 +31,16 @@ SCALAR = (str, int, float, bool, type(None))
 
 @dataclass(frozen=True)
 class Winner:
-    """One entry: overrides for the runs that `where` describes, found at `scale`."""
+    """One entry: overrides for the runs that `where` describes, found at `scale`.
+
+    `study` and `seed` say by which study and on which seed; a file by hand may not say so.
+    """
 
     where: Mapping[str, Value]
     settings: Mapping[str, Value]
     scale: str
+    study: str = ""
+    seed: int | None = None
 
     def __str__(self) -> str:
         return " ".join(f"{key}={value}" for key, value in self.where.items()) or "every run"
@@ -58,6 +63,7 @@ class Tuned:
     changed: int = 0
     _asked: int = 0
     _used: set[int] = field(default_factory=set)
+    _sources: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: str) -> Tuned:
@@ -109,7 +115,18 @@ class Tuned:
         self.matched += 1
         self.changed += run_id(tuned) != run_id(plain)
         self._used.add(places[0])
+        if found:
+            self._sources[run_id(tuned)] = self._source(winner, found)
         return tuned
+
+    def source(self, run: str) -> str:
+        """What was found for the run of this id and where; empty where nothing was."""
+        return self._sources.get(run, "")
+
+    def _source(self, winner: Winner, found: Mapping[str, Value]) -> str:
+        study = f"the study {winner.study}" if winner.study else Path(self.path).name
+        seed = "" if winner.seed is None else f", seed {winner.seed}"
+        return f"{', '.join(sorted(found))} by {study} (scale {winner.scale}{seed})"
 
     def require_scale(self, overrides: Sequence[str]) -> None:
         """See that the runs of these overrides are of the scale at which it was found.
@@ -184,4 +201,11 @@ def _winner(path: str, entry: Any) -> Winner:
         raise ConfigError(f"tuned={path} does not say at which scale it was found")
     if not entry["set"]:
         raise ConfigError(f"tuned={path} sets nothing")
-    return Winner(entry["where"], entry["set"], entry["scale"])
+    study, seed = entry.get("study"), entry.get("seed")
+    return Winner(
+        entry["where"],
+        entry["set"],
+        entry["scale"],
+        study if isinstance(study, str) else "",
+        seed if isinstance(seed, int) else None,
+    )
