@@ -88,7 +88,7 @@ def test_no_record_at_all(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name an exhibit: figure9"),
+        ([], "name an exhibit: "),
         (["figure99"], "exhibit figure99 is not known: one of "),
         (["figure9", "--scale", "nano", "scale=small"], "give the scale once"),
         (["figure9", "optimizer.thetta=1"], "thetta is not known did you mean"),
