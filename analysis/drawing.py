@@ -143,6 +143,7 @@ def draw_values(
         axes.plot(place, value, marker, ms=5.5, color=colour, zorder=3)
     if line is not None:
         axes.axhline(line, color=INK, ls=DASHES, lw=1, zorder=1)
+    axes.margins(y=0.12)
 
 
 def add_legend(figure: Figure, *, line: bool = True) -> None:

@@ -185,8 +185,9 @@ def _readings(requests: Sequence[Request]) -> Section:
         "overlap” leaves the moments of entries that are chosen again (`reselected=keep`). “Drop "
         "gradients” freezes entries without moments, as the public code does "
         "(`unselected=freeze`). “Keep gradients” is defined nowhere: either w ← w − α·g "
-        "(`unselected=sgd`), or w ← w − α·sign(g) (`unselected=sign`), as in FRUGAL. The first moves "
-        "a weight by α·|g|, the second by α, about as far as Adam does. α is the learning rate of sparse SPAM in all panels, untuned for any of them.",
+        "(`unselected=sgd`), or w ← w − α·sign(g) (`unselected=sign`), as in FRUGAL. The first "
+        "moves a weight by α·|g|, the second by α, about as far as Adam does. α is the learning "
+        "rate of sparse SPAM in all panels, untuned for any of them.",
     )
 
 

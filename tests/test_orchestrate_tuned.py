@@ -43,10 +43,10 @@ def rates(requests: list[Request]) -> dict[str, float]:
 
 def test_runs_that_are_meant_get_their_settings(winners: Path) -> None:
     tuned = Tuned.read(str(winners))
-    requests = expand(load_sweep("table10"), ["scale=nano"], tuned)
+    requests = expand(load_sweep("table2"), ["scale=nano"], tuned)
     assert rates(requests) == {"spam": 2e-3, "adam": 3e-3}
     assert {r.config.seed for r in requests} == {0, 1, 2}
-    plain = expand(load_sweep("table10"), ["scale=nano"])
+    plain = expand(load_sweep("table2"), ["scale=nano"])
     assert not {r.run_id for r in requests} & {r.run_id for r in plain}
     # All else is as it was: what varies among the cells still does.
     thetas = [getattr(r.config.optimizer, "theta", None) for r in requests]
@@ -57,7 +57,7 @@ def test_runs_that_are_meant_get_their_settings(winners: Path) -> None:
 def test_requests_say_what_was_found_for_them_and_where(tmp_path: Path) -> None:
     named = {**SPAM, "study": "lr_per_method", "seed": 100}
     tuned = Tuned.read(str(write(tmp_path, [named])))
-    requests = expand(load_sweep("table10"), ["scale=nano"], tuned)
+    requests = expand(load_sweep("table2"), ["scale=nano"], tuned)
     source = "optimizer.lr by the study lr_per_method (scale nano, seed 100)"
     spam = {
         r.tuned
@@ -67,9 +67,9 @@ def test_requests_say_what_was_found_for_them_and_where(tmp_path: Path) -> None:
     assert spam == {source}
     assert {r.tuned for r in requests if r.config.optimizer.name == "adam"} == {""}
     by_hand = Tuned.read(str(write(tmp_path, [SPAM])))
-    requests = expand(load_sweep("table10"), ["scale=nano"], by_hand)
+    requests = expand(load_sweep("table2"), ["scale=nano"], by_hand)
     assert "optimizer.lr by winners.json (scale nano)" in {r.tuned for r in requests}
-    assert {r.tuned for r in expand(load_sweep("table10"), ["scale=nano"])} == {""}
+    assert {r.tuned for r in expand(load_sweep("table2"), ["scale=nano"])} == {""}
 
 
 def test_runs_that_are_not_meant_stay_as_they_are(winners: Path) -> None:
@@ -173,7 +173,7 @@ def test_what_cannot_be_meant_is_refused(
 
 def test_a_sweep_is_refused_once_for_its_scale(winners: Path) -> None:
     with pytest.raises(ConfigError) as error:
-        expand(load_sweep("table10"), ["scale=small"], Tuned.read(str(winners)))
+        expand(load_sweep("table2"), ["scale=small"], Tuned.read(str(winners)))
     assert str(error.value).count("scale=small") == 1
 
 
