@@ -108,7 +108,7 @@ Outcomes = Callable[[FakeRequest], Outcome | None]
 
 
 @cache
-def _empty_store(folder: Path) -> Path:
+def empty_store(folder: Path) -> Path:
     """A fresh MLflow database, made once: creating one takes seconds."""
     from mlflow.tracking import MlflowClient
 
@@ -124,7 +124,7 @@ def make_store(
     from mlflow.tracking import MlflowClient
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(_empty_store(shared), path)
+    shutil.copy(empty_store(shared), path)
     uri = f"sqlite:///{path}"
     client = MlflowClient(uri)
     experiment = client.create_experiment("spam_lab nano", artifact_location=str(path.parent))
