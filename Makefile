@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP_OPTIONS ?=
 
-.PHONY: help demo test soak check format clean
+.PHONY: help demo paper-nano test soak check format clean
 
 help:
 	@echo "make demo    install, run the Figure 9 sweep at nano scale (minutes), draw the figure"
+	@echo "make paper-nano  run every sweep at nano scale (hours; goes on where it was), write the report"
 	@echo "make test    install and run every test"
 	@echo "make soak    hundreds of runs on a SLURM cluster here whose nodes die (10 minutes or more)"
 	@echo "make check   ruff, mypy --strict and the house rules"
@@ -26,8 +27,15 @@ demo: $(INSTALLED)
 	$(BIN)/python -m analysis figure9
 	@echo "open the record:  $(BIN)/spam-lab ui"
 
+paper-nano: $(INSTALLED)
+	$(BIN)/python launch.py sweep=all
+	$(BIN)/python -m analysis ledger
+	$(BIN)/python -m analysis report
+	@echo "open reports/nano/report.html in a browser"
+
 test: $(INSTALLED)
 	@$(BIN)/python -m tests.slurm_packages
+	@$(BIN)/python -m tests.browser_packages
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 soak: $(INSTALLED)

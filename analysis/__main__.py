@@ -15,6 +15,12 @@ from pathlib import Path
 DEFAULT_SCALE = "nano"
 SHOWN_LINES = 2
 
+WHOLE = {
+    "ledger": "Every claim of the paper: verdict, test, effect, runs, corrected over all",
+    "report": "Every exhibit and the ledger as one page, report.html",
+}
+"""Words of the command that are about every exhibit."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
@@ -36,11 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.study = [word for word in options.study if "=" not in word]
     try:
         if not names:
-            raise ExhibitError(f"name an exhibit: {', '.join(exhibit_names())}")
+            known = ", ".join([*exhibit_names(), *WHOLE])
+            raise ExhibitError(f"name an exhibit: {known}")
         overrides = _with_scale(options.scale, overrides)
         if options.study and TUNING not in names:
             raise ExhibitError(f"--study is for the exhibit {TUNING}")
         for name in names:
+            if name in WHOLE:
+                for path in _make_whole(name, overrides, options):
+                    print(path)
+                continue
             make = _make_tuning if name == TUNING else _make
             for path in make(name, overrides, options):
                 print(path)
@@ -70,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="tuning: the studies (default: all at the scale)",
     )
+    parser.add_argument(
+        "--ui",
+        default=os.environ.get("MLFLOW_TRACKING_URI", ""),
+        metavar="ADDRESS",
+        help="report: an MLflow UI to link runs to, http://... (default: MLFLOW_TRACKING_URI)",
+    )
     parser.add_argument("--runs", type=Path, help="where runs are kept (default: runs)")
     parser.add_argument("--reports", type=Path, default=Path("reports"), help="where to write")
     parser.add_argument(
@@ -95,6 +112,8 @@ def _print_list(names: Sequence[str]) -> None:
         else:
             description = load_sweep(name).description
         print(f"{name:12} {description}")
+    for word, description in WHOLE.items():
+        print(f"{word:12} {description}")
 
 
 def _with_scale(scale: str | None, overrides: list[str]) -> list[str]:
@@ -127,6 +146,17 @@ def _make(name: str, overrides: list[str], options: argparse.Namespace) -> list[
     if options.allow_incomplete:
         made += " --allow-incomplete"
     return write(build(frame, requests, scale), options.reports / scale.name, [launch, made])
+
+
+def _make_whole(name: str, overrides: list[str], options: argparse.Namespace) -> list[Path]:
+    from analysis import whole
+    from spam_lab.config.compose import compose_command
+
+    given = [word.removeprefix("scale=") for word in options.words if word.startswith("scale=")]
+    scale = options.scale or next(iter(given), None)
+    rest = [word for word in overrides if not word.startswith("scale=")]
+    runs = options.runs or Path(compose_command(rest).paths.runs)
+    return whole.make(name, scale, rest, runs, options.reports, options.ui)
 
 
 def _make_tuning(name: str, overrides: list[str], options: argparse.Namespace) -> Iterator[Path]:

@@ -35,7 +35,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the runs say of a claim, by which test, and where the best mean lies."""
+    """What the runs say of a claim, by which test, and where the best mean lies.
+
+    `tested` are the comparisons of a claim that is about another measure than the loss, and that
+    stand in no `comparisons`.
+    """
 
     claim: Claim
     verdict: Verdict
@@ -43,6 +47,12 @@ class Answer:
     detail: str
     parts: tuple[Part, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+    tested: tuple[Comparison, ...] = ()
+
+    @property
+    def behind(self) -> tuple[Comparison, ...]:
+        """Every comparison behind the verdict."""
+        return self.comparisons or self.tested
 
 
 def every_pair(

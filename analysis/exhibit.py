@@ -32,9 +32,9 @@ class Exhibit:
 def write(exhibit: Exhibit, folder: Path, commands: Sequence[str]) -> list[Path]:
     """Write the exhibit's four files into `folder`; `commands` are those that made it."""
     contents = {
-        "png": _drawn(exhibit.figure, "png", {"Software": None}),
-        "svg": _drawn(exhibit.figure, "svg", {"Date": None, "Creator": None}),
-        "csv": exhibit.table.to_csv(index=False, float_format="%.6f", lineterminator="\n").encode(),
+        "png": drawn(exhibit.figure, "png"),
+        "svg": drawn(exhibit.figure, "svg"),
+        "csv": csv(exhibit),
         "md": markdown(exhibit, commands).encode(),
     }
     paths = []
@@ -55,8 +55,20 @@ def markdown(exhibit: Exhibit, commands: Sequence[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _drawn(figure: Figure, kind: str, metadata: dict[str, str | None]) -> bytes:
+def csv(exhibit: Exhibit) -> bytes:
+    """The exhibit's table."""
+    return exhibit.table.to_csv(index=False, float_format="%.6f", lineterminator="\n").encode()
+
+
+def drawn(figure: Figure, kind: str) -> bytes:
+    """The figure as "png" or "svg", without what would differ from one time to the next."""
     buffer = io.BytesIO()
     with drawing.style():
-        figure.savefig(buffer, format=kind, metadata=metadata)
+        figure.savefig(buffer, format=kind, metadata=_METADATA[kind])
     return buffer.getvalue()
+
+
+_METADATA: dict[str, dict[str, str | None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -20,6 +20,7 @@ from spam_lab.orchestrate.grid import Value
 from spam_lab.record.mlflow_store import open_store, sqlite_path
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run
 
     from spam_lab.orchestrate.expand import Request
@@ -31,6 +32,9 @@ RESULTS = ("done", "diverged")
 
 LARGEST_LOSS = 700.0
 """exp() of more overflows. MLflow keeps infinity as 1.8e308, which is no loss either."""
+
+EXPERIMENT = "spam_lab "
+"""What the name of a scale's experiment begins with."""
 
 PAGE = 1000
 SHOWN_CELLS = 8
@@ -53,7 +57,43 @@ def results(
         TrackingError: the record cannot be opened.
         FrameError: the record holds a run twice.
     """
-    records = _records(scale, tracking_uri, sweep, {request.run_id for request in requests})
+    return table_of(requests, _records(scale, tracking_uri, {sweep: wanted(requests)}))
+
+
+def recorded(
+    asked: Mapping[str, Sequence[Request]], scale: str, tracking_uri: str
+) -> Mapping[str, Run]:
+    """The record of every run that these sweeps ask for, by run_id; the store is opened once.
+
+    Raises:
+        TrackingError: the record cannot be opened.
+        FrameError: the record holds a run twice.
+    """
+    by_sweep = {sweep: wanted(requests) for sweep, requests in asked.items()}
+    return _records(scale, tracking_uri, by_sweep)
+
+
+def recorded_scales(tracking_uri: str) -> list[str]:
+    """The scales that the record has an experiment of.
+
+    Raises:
+        TrackingError: the record cannot be opened.
+    """
+    path = sqlite_path(tracking_uri)
+    if path is not None and not path.exists():
+        return []
+    with open_store(tracking_uri) as client:
+        names = [str(experiment.name) for experiment in client.search_experiments()]
+    return sorted(n.removeprefix(EXPERIMENT) for n in names if n.startswith(EXPERIMENT))
+
+
+def wanted(requests: Sequence[Request]) -> set[str]:
+    """The run_ids of the requests."""
+    return {request.run_id for request in requests}
+
+
+def table_of(requests: Sequence[Request], records: Mapping[str, Run]) -> pd.DataFrame:
+    """As `results`, of records that were read before."""
     rows = [
         {**request.labels, **_row(request, records.get(request.run_id))} for request in requests
     ]
@@ -115,33 +155,45 @@ def _cell_label(row: dict[str, Any]) -> str:
     return f"{row.get('panel')}={'none' if value is None else value}"
 
 
-def _records(scale: str, tracking_uri: str, sweep: str | None, wanted: set[str]) -> dict[str, Run]:
-    """The recorded runs among `wanted`, by run_id."""
+def _records(
+    scale: str, tracking_uri: str, asked: Mapping[str, set[str]] | Mapping[str | None, set[str]]
+) -> dict[str, Run]:
+    """The recorded runs among those that each sweep asks for, by run_id."""
     path = sqlite_path(tracking_uri)
     if path is not None and not path.exists():
         return {}  # to open it would create it
-    condition = "tags.`spam_lab.kind` = 'run'"
-    if sweep is not None:
-        condition += f" and tags.`spam_lab.sweep.{sweep}` = 'true'"
     found: dict[str, Run] = {}
     with open_store(tracking_uri) as client:
-        experiment = client.get_experiment_by_name(f"spam_lab {scale}")
-        token = None if experiment is None else ""
-        while experiment is not None and token is not None:
-            page = client.search_runs(
-                [experiment.experiment_id], condition, max_results=PAGE, page_token=token or None
-            )
-            for run in page:
+        experiment = client.get_experiment_by_name(f"{EXPERIMENT}{scale}")
+        if experiment is None:
+            return {}
+        for sweep, ids in asked.items():
+            if ids <= found.keys():
+                continue  # all of them serve a sweep before this one
+            for run in _search(client, experiment.experiment_id, sweep):
                 run_id = run.data.tags.get("spam_lab.run_id", "")
-                if run_id in wanted:
+                if run_id in ids:
                     _require_single(found.get(run_id), run, run_id)
                     found[run_id] = run
-            token = page.token or None
     return found
 
 
+def _search(client: MlflowClient, experiment: str, sweep: str | None) -> Iterator[Run]:
+    """The runs of a sweep, or all there are, page by page."""
+    condition = "tags.`spam_lab.kind` = 'run'"
+    if sweep is not None:
+        condition += f" and tags.`spam_lab.sweep.{sweep}` = 'true'"
+    token: str | None = ""
+    while token is not None:
+        page = client.search_runs(
+            [experiment], condition, max_results=PAGE, page_token=token or None
+        )
+        yield from page
+        token = page.token or None
+
+
 def _require_single(known: Run | None, run: Run, run_id: str) -> None:
-    if known is not None:
+    if known is not None and known.info.run_id != run.info.run_id:
         raise FrameError(
             f"the record holds run {run_id} twice (MLflow runs {known.info.run_id} and "
             f"{run.info.run_id}): delete the one that is not from the run directory"

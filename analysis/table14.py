@@ -147,6 +147,7 @@ def _answer(cells: Mapping[Key, Cell]) -> Answer:
         f"{1 + BOUND:.2f} with its interval, fails if any lies above it",
         "",
         tuple(_part(comparison) for comparison in tested),
+        tested=tuple(tested),
     )
 
 

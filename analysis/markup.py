@@ -1,0 +1,51 @@
+"""Markdown to HTML as the report needs it: tables with captions in regions that scroll and take the
+focus, headers with a scope, and run_ids that link to MLflow where its address is known. HTML in the
+text is shown as text.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from markupsafe import Markup
+
+
+class Writer:
+    """Turns Markdown into HTML; `links` maps what stands in a code span to where it leads."""
+
+    def __init__(self, links: Mapping[str, str]) -> None:
+        self._links = links
+        self._caption = ""
+        self._numbers = itertools.count(1)
+        self._markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+        self._markdown.add_render_rule("table_open", self._open)
+        self._markdown.add_render_rule("table_close", lambda *_: "</table></div>\n")
+        self._markdown.add_render_rule("th_open", lambda *_: '<th scope="col">')
+        self._markdown.add_render_rule("code_inline", self._code)
+
+    def html(self, text: str, caption: str) -> Markup:
+        """The text as HTML; its tables are captioned `caption`, numbered where there are more."""
+        self._caption, self._numbers = caption, itertools.count(1)
+        return Markup(self._markdown.render(text))
+
+    def code(self, text: str) -> Markup:
+        """A run_id, or whatever else stands in code, linked where it leads somewhere."""
+        shown = f"<code>{escape(text)}</code>"
+        target = self._links.get(text)
+        return Markup(f'<a href="{escape(target)}">{shown}</a>' if target else shown)
+
+    def _open(self, *_: Any) -> str:
+        number = next(self._numbers)
+        caption = escape(self._caption + (f" ({number})" if number > 1 else ""))
+        return (
+            f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}, table">'
+            f'<table><caption class="hidden">{caption}</caption>\n'
+        )
+
+    def _code(self, tokens: Sequence[Token], index: int, *_: Any) -> str:
+        return str(self.code(tokens[index].content))
