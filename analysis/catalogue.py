@@ -2,13 +2,16 @@
 
 Such a module has a function `build(frame, requests, scale) -> Exhibit`. There is no list of them:
 both folders are looked at, and nothing is imported before it is asked for. Studies share one
-exhibit, `tuning`, which is made from their trials.
+exhibit, `tuning`, which is made from their trials. A module named for a table of the paper that has
+no sweep is rendered from the configuration alone: it has `DESCRIPTION` and a function
+`build_from_config(scale) -> Exhibit`.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 Build = Callable[["pd.DataFrame", "Sequence[Request]", "ScaleConfig"], "Exhibit"]
 
+BuildFromConfig = Callable[[str], "Exhibit"]
 
 TUNING = "tuning"
 """The exhibit of every study."""
@@ -31,13 +35,31 @@ class ExhibitError(RuntimeError):
 
 
 def exhibit_names() -> list[str]:
-    """Names that have both a sweep and a module here, and the exhibit of studies."""
+    """Names that have both a sweep and a module here, those without runs, and that of studies."""
+    modules, asked = _names()
+    return sorted((asked & modules) | set(configured_names()) | {TUNING})
+
+
+def configured_names() -> list[str]:
+    """The exhibits that are rendered from the configuration: tables of the paper without runs."""
+    modules, asked = _names()
+    return sorted(name for name in modules - asked if re.fullmatch(r"table\d+", name))
+
+
+def load_build_from_config(name: str) -> BuildFromConfig:
+    """The `build_from_config` function of an exhibit without runs."""
+    build: BuildFromConfig = importlib.import_module(f"analysis.{name}").build_from_config
+    return build
+
+
+def _names() -> tuple[set[str], set[str]]:
+    """The modules here, and those in sweeps/."""
     import analysis
     import sweeps
 
-    modules = {module.name for module in pkgutil.iter_modules(analysis.__path__)}
-    asked = {module.name for module in pkgutil.iter_modules(sweeps.__path__)}
-    return sorted((asked & modules) | {TUNING})
+    folders = (analysis.__path__, sweeps.__path__)
+    here, asked = ({module.name for module in pkgutil.iter_modules(folder)} for folder in folders)
+    return here, asked
 
 
 def load_build(name: str) -> Build:
