@@ -86,6 +86,10 @@ def test_record_says_what_the_run_directory_says(tmp_path: Path) -> None:
     assert shared["name"] == "spam llama_60m seed=0"
     assert diverged["name"] == "spam llama_60m theta=2500 seed=0"
     assert shared["tags"] == {
+        "mlflow.note.content": (
+            "**done**, step 40 of 40\n\nSweeps: figure2, figure9\n\n"
+            f"Run directory: `{root / ids[0]}`"
+        ),
         "mlflow.runName": "spam llama_60m seed=0",
         "mlflow.parentRunId": "figure2",
         "mlflow.source.git.commit": "commit0",

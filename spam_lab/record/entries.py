@@ -15,18 +15,23 @@ from typing import Any
 
 from spam_lab.config.labels import flatten, run_labels
 from spam_lab.files import dump_json
+from spam_lab.record.notes import NOTE, run_note
 from spam_lab.record.state import State
 from spam_lab.record.store import RunDirectory, Status, SweepManifest
+from spam_lab.record.text_dataset import TextDataset
 
 PREFIX = "spam_lab."
 """Every tag of ours begins with this, but for those that MLflow's UI shows by its own names."""
+
+EXPERIMENT = "spam_lab "
+"""What the name of a scale's experiment begins with."""
 
 KIND, RUN_ID, SWEEP = f"{PREFIX}kind", f"{PREFIX}run_id", f"{PREFIX}sweep"
 ATTEMPTS = f"{PREFIX}attempts"
 TRIAL, TRIAL_STATE = f"{PREFIX}trial", f"{PREFIX}trial_state"
 KINDS_OF_SWEEP = ("sweep", "study")
 PRUNED = "pruned"
-NAME, NOTE = "mlflow.runName", "mlflow.note.content"
+NAME = "mlflow.runName"
 PARENT, COMMIT = "mlflow.parentRunId", "mlflow.source.git.commit"
 
 _MLFLOW_STATUS = {
@@ -108,6 +113,7 @@ class RunSource:
         trials = {sweep.name: sweep.trial(self.run_id) for sweep in sweeps if sweep.trials}
         tags = {
             NAME: name,
+            NOTE: run_note(self.directory, status, [sweep.name for sweep in sweeps]),
             KIND: "run",
             RUN_ID: self.run_id,
             f"{PREFIX}cell_id": self.cell_id,
@@ -127,11 +133,20 @@ class RunSource:
         }
         return tags | {key: str(value) for key, value in optional.items() if value}
 
+    def dataset(self) -> TextDataset | None:
+        """The text that it reads; None where its config does not say."""
+        return TextDataset.of(self.config["data"]) if "data" in self.config else None
+
     def params(self) -> dict[str, str]:
         """The config by dotted keys, without what does not change the run's numbers."""
         kept = {key: value for key, value in self.config.items() if key not in _PARAMS_LEFT_OUT}
         kept["scale"] = {"name": self.scale}
         return {key: _text(value) for key, value in flatten(kept).items()}
+
+
+def experiment_name(scale: str) -> str:
+    """The MLflow experiment of a scale."""
+    return f"{EXPERIMENT}{scale}"
 
 
 def run_names(

@@ -94,7 +94,7 @@ class RunWriter:
         return missing if len(missing) + len(recorded) == len(points) else None
 
     def _fill(self, run: Run, source: RunSource, points: list[Point]) -> None:
-        """Log points, and where the run may lack them its params and artifacts."""
+        """Log points, and where the run may lack them its params, dataset and artifacts."""
         from mlflow.entities import Metric, Param
 
         run_id = run.info.run_id
@@ -104,6 +104,9 @@ class RunWriter:
         metrics = [Metric(point.name, point.value, point.time_ms, point.step) for point in points]
         params = [] if whole else [Param(*item) for item in source.params().items()]
         self._client.log_batch(run_id, metrics=metrics, params=params)
+        dataset = source.dataset()
+        if dataset and not (run.inputs and run.inputs.dataset_inputs):
+            self._client.log_inputs(run_id, [dataset.as_input()])
         if not whole:
             self._log_artifact(run_id, source.directory.path / "config.json")
         if not whole or run.data.tags.get(entries.ATTEMPTS) != str(len(source.provenance)):

@@ -27,6 +27,7 @@ from spam_lab.record.mlflow_store import (
     open_store,
     shown,
 )
+from spam_lab.record.notes import EXPERIMENT_NOTE, NOTE
 from spam_lab.record.run_writer import Outcome, RunWriter, set_tags
 from spam_lab.record.state import State
 from spam_lab.record.store import StoreError, SweepManifest, run_directories, sweep_manifests
@@ -91,8 +92,9 @@ def sync(
             location = None if is_server(tracking_uri) else artifact_root(runs_root)
             scales = {m.scale for m in manifests} | {s.scale for s in sources.values()}
             for scale in sorted(scales):
-                name = f"spam_lab {scale}"
+                name = entries.experiment_name(scale)
                 report.experiments[name] = _experiment(client, name, location)
+                _describe(client, report.experiments[name])
             _Writer(client, report, tell).write(manifests, sources)
         return report
 
@@ -151,7 +153,7 @@ class _Writer:
         """Record a sweep's parent run; its MLflow id."""
         self._report.sweeps += 1
         tags, status = entries.sweep_tags(manifest, sources)
-        experiment = self._report.experiments[f"spam_lab {manifest.scale}"]
+        experiment = self._report.experiments[entries.experiment_name(manifest.scale)]
         run = self._recorded.get((experiment, f"sweep {manifest.name}"))
         if run is None:
             run = self._client.create_run(experiment, tags=tags)
@@ -164,7 +166,7 @@ class _Writer:
         from mlflow.exceptions import MlflowException
 
         try:
-            experiment = self._report.experiments[f"spam_lab {source.scale}"]
+            experiment = self._report.experiments[entries.experiment_name(source.scale)]
             recorded = self._recorded.get((experiment, f"run {source.run_id}"))
             outcome = RunWriter(self._client).write(experiment, recorded, source, tags)
             self._report.new += outcome is Outcome.NEW
@@ -203,6 +205,12 @@ def _experiment(client: MlflowClient, name: str, location: str | None) -> str:
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
+
+
+def _describe(client: MlflowClient, experiment_id: str) -> None:
+    """Give the experiment its note, unless somebody wrote another."""
+    if not client.get_experiment(experiment_id).tags.get(NOTE):
+        client.set_experiment_tag(experiment_id, NOTE, EXPERIMENT_NOTE)
 
 
 def _manifests(runs_root: Path) -> list[SweepManifest]:
