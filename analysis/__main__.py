@@ -17,7 +17,6 @@ Maker = Callable[[str, list[str], argparse.Namespace], Iterable[Path]]
 
 DEFAULT_SCALE = "nano"
 SHOWN_LINES = 2
-
 WHOLE = {
     "ledger": "Every claim of the paper: verdict, test, effect, runs, corrected over all",
     "report": "Every exhibit and the ledger as one page, report.html",
@@ -152,7 +151,22 @@ def _make(name: str, overrides: list[str], options: argparse.Namespace) -> list[
     made = " ".join(["python -m analysis", name, *overrides])
     if options.allow_incomplete:
         made += " --allow-incomplete"
-    return write(build(frame, requests, scale), options.reports / scale.name, [launch, made])
+    paths = write(build(frame, requests, scale), options.reports / scale.name, [launch, made])
+    _attach(paths, tracking_uri(runs), scale.name, name)
+    return paths
+
+
+def _attach(paths: Sequence[Path], tracking_uri: str, scale: str, sweep: str) -> None:
+    """Put the files beside the sweep in the record; where that fails they are on disk all the
+    same, and a line says so."""
+    from spam_lab.record.exhibits import attach
+    from spam_lab.record.mlflow_store import TrackingError
+
+    try:
+        if not attach(tracking_uri, scale, sweep, paths):
+            print(f"not in the record: it has no sweep {sweep} (spam-lab sync)", file=sys.stderr)
+    except TrackingError as error:
+        print(f"not in the record: {_one_line(error)}", file=sys.stderr)
 
 
 def _make_whole(name: str, overrides: list[str], options: argparse.Namespace) -> list[Path]:
