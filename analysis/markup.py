@@ -6,12 +6,10 @@ text is shown as text.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
-from typing import Any
 
 from markdown_it import MarkdownIt
-from markdown_it.token import Token
 from markupsafe import Markup
 
 
@@ -23,10 +21,12 @@ class Writer:
         self._caption = ""
         self._numbers = itertools.count(1)
         self._markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
-        self._markdown.add_render_rule("table_open", self._open)
-        self._markdown.add_render_rule("table_close", lambda *_: "</table></div>\n")
-        self._markdown.add_render_rule("th_open", lambda *_: '<th scope="col">')
-        self._markdown.add_render_rule("code_inline", self._code)
+        # A rule is bound to the renderer, which is then its first argument.
+        rule = self._markdown.add_render_rule
+        rule("table_open", lambda *_: self._open())
+        rule("table_close", lambda *_: "</table></div>\n")
+        rule("th_open", lambda *_: '<th scope="col">')
+        rule("code_inline", lambda _, tokens, i, *more: str(self.code(tokens[i].content)))
 
     def html(self, text: str, caption: str) -> Markup:
         """The text as HTML; its tables are captioned `caption`, numbered where there are more."""
@@ -39,13 +39,10 @@ class Writer:
         target = self._links.get(text)
         return Markup(f'<a href="{escape(target)}">{shown}</a>' if target else shown)
 
-    def _open(self, *_: Any) -> str:
+    def _open(self) -> str:
         number = next(self._numbers)
         caption = escape(self._caption + (f" ({number})" if number > 1 else ""))
         return (
             f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}, table">'
             f'<table><caption class="hidden">{caption}</caption>\n'
         )
-
-    def _code(self, tokens: Sequence[Token], index: int, *_: Any) -> str:
-        return str(self.code(tokens[index].content))
