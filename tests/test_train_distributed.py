@@ -120,7 +120,7 @@ def of_three(folder: Path, cache: Path, of_two: dict[str, list[Result]]) -> dict
     ]
     begun = time.monotonic()
     found = together(folder / "three", cases, 3)
-    assert time.monotonic() - begun < 100
+    assert time.monotonic() - begun < 400, "a killed rank holds the others up no longer than that"
     return {case.name: results for case, results in zip(cases, found, strict=True)}
 
 
