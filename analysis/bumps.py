@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,6 +118,7 @@ def _bump(steps: NDArray[np.intp], height: Floats, first_step: int) -> Bump:
     return Bump(start + first_step, end + first_step, peak + first_step, float(height[peak]))
 
 
+@cache
 def in_noise(rule: Rule, steps: int, curves: int = 50, seed: int = 0) -> float:
     """How many bumps a curve of independent normal noise has, on average over `curves` of them."""
     generator = np.random.default_rng(seed)
