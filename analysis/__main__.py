@@ -51,11 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ExhibitError(f"--study is for the exhibit {TUNING}")
         for name in names:
             if name in WHOLE:
-                for path in _make_whole(name, overrides, options):
-                    print(path)
-                continue
-            if name in configured_names():
-                make: Maker = _make_from_config
+                make: Maker = _make_whole
+            elif name in configured_names():
+                make = _make_from_config
             else:
                 make = _make_tuning if name == TUNING else _make
             for path in make(name, overrides, options):

@@ -8,6 +8,7 @@ leaves the others as they are and is named, with the reason.
 
 from __future__ import annotations
 
+import importlib
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from analysis import trials, tuning
-from analysis.catalogue import TUNING, exhibit_names, load_build
+from analysis.catalogue import (
+    TUNING,
+    configured_names,
+    exhibit_names,
+    load_build,
+    load_build_from_config,
+)
 from analysis.frames import RESULTS, FrameError, recorded, table_of
 from spam_lab.config.compose import compose_command, override_keys
 from spam_lab.config.fields import ConfigError
@@ -47,7 +54,8 @@ class Assembled:
         scale: the scale's name.
         launch: the command that trains its runs, or what is missing of them.
         make: the command that makes the exhibit.
-        frame: one row a request, as `frames.table_of`; empty for a study.
+        frame: one row a request, as `frames.table_of`; empty for a study, and for what is rendered
+            from the configuration alone.
         exhibit: None where it could not be made; `problem` says why.
     """
 
@@ -127,6 +135,7 @@ def assemble(scale: str, root: Path, overrides: Sequence[str] = ()) -> Scale:
         _assembled(name, config, words[name], asked[name], records, root, refused.get(name, ""))
         for name in asked
     ]
+    exhibits = sorted([*exhibits, *_configured(scale)], key=lambda made: natural(made.name))
     return Scale(config, (*exhibits, *_studies(root, config)), records)
 
 
@@ -184,6 +193,18 @@ def _assembled(
     # Whatever one exhibit stumbles over, the others are to be had; its page says what it was.
     except Exception as error:
         return replace(made, problem=f"{type(error).__name__}: {error}")
+
+
+def _configured(scale: str) -> Iterator[Assembled]:
+    """The exhibits without runs, rendered from the configuration."""
+    for name in configured_names():
+        description = importlib.import_module(f"analysis.{name}").DESCRIPTION
+        make = _command("-m analysis", name, f"--scale {scale}")
+        made = Assembled(name, description, scale, "", make)
+        try:
+            yield replace(made, exhibit=load_build_from_config(name)(scale))
+        except ConfigError as error:
+            yield replace(made, problem=str(error))
 
 
 def _studies(root: Path, scale: ScaleConfig) -> Iterator[Assembled]:
