@@ -41,7 +41,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 """Colour, line and mark of each optimizer: any one of them tells it from the others."""
 
-TICKS = (10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
+TICKS = (10, 15, 20, 25, 30, 40, 50, 70, 100, 120, 150, 200, 250, 300, 400, 500, 700, 1000)
 """Perplexities to label, as far as they lie on the axis."""
 
 STATEMENT = "SPAM is best at half and at the end"
@@ -165,6 +165,7 @@ def _draw(axes: Axes, model: str, curves: Mapping[Key, Mapping[int, Cell]], step
         return
     axes.set_xlim(0, 1.04 * steps)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=2))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.yaxis.set_minor_formatter(NullFormatter())

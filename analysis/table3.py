@@ -6,7 +6,7 @@ size in bfloat16, both counted, and as the paper estimates it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -22,6 +22,7 @@ from analysis.paper_table3 import TABLE3, memory_matches, sparse_is_best
 from analysis.stats import Verdict, all_of
 from spam_lab.config.schema import ScaleConfig
 from spam_lab.orchestrate.expand import load_sweep
+from spam_lab.orchestrate.grid import Value
 
 if TYPE_CHECKING:
     from spam_lab.orchestrate.expand import Request
@@ -46,7 +47,7 @@ def build(frame: pd.DataFrame, requests: Sequence[Request], scale: ScaleConfig) 
         for request in requests
         if request.seed == requests[0].seed
     }
-    full = {key: account for key, account in paper_accounts().items() if key in as_run}
+    full = paper_accounts(as_run)
     answers = (*beats, memory_answer(full))
     table = TABLE3.table(frame, requests, cells)
     for name, values in _columns(cells, as_run, full).items():
@@ -86,12 +87,13 @@ def build(frame: pd.DataFrame, requests: Sequence[Request], scale: ScaleConfig) 
     )
 
 
-def paper_accounts() -> dict[Key, Bytes]:
-    """The account of every cell of the sweep at the paper's size in bfloat16."""
-    return {
-        (str(cell.labels["panel"]), cell.labels["value"]): at_paper_size(cell.overrides)
+def paper_accounts(wanted: Collection[Key]) -> dict[Key, Bytes]:
+    """The account of these cells of the sweep at the paper's size in bfloat16; seconds each."""
+    overrides: dict[Key, Mapping[str, Value]] = {
+        (str(cell.labels["panel"]), cell.labels["value"]): cell.overrides
         for cell in load_sweep("table3").cells
     }
+    return {key: at_paper_size(overrides[key]) for key in overrides if key in wanted}
 
 
 def memory_answer(full: Mapping[Key, Bytes]) -> Answer:
