@@ -87,6 +87,7 @@ def build(frame: pd.DataFrame, requests: Sequence[Request], scale: ScaleConfig) 
     table = cell_table(frame, requests, cells, as_run)
     found = {family: factorial_effects(family, cells) for family in FAMILIES}
     answers = _answers(cells)
+    resets = next(answer for answer in answers if answer.claim is CLAIMS["reset"])
     setting = document.setting(requests)
     return Exhibit(
         name="mechanism",
@@ -100,7 +101,7 @@ def build(frame: pd.DataFrame, requests: Sequence[Request], scale: ScaleConfig) 
         table=table,
         answers=answers,
         sections=(
-            mechanism_answer.section(found, FAMILIES, cells, RATES, requests),
+            mechanism_answer.section(found, FAMILIES, cells, RATES, resets, requests),
             document.claims(answers),
             *(_effects_section(family, found[family]) for family in FAMILIES),
             _cells_section(cells, table),
@@ -117,7 +118,7 @@ def cell_name(panel: str, value: Value) -> str:
     name = CONTROLS.get(str(value), str(value).replace("/", ", "))
     if panel in FAMILIES:
         return f"{name} ({FAMILIES[panel]})"
-    return name if RATES[panel] == 1 else f"{name} at {RATES[panel]:g} × lr"
+    return name if RATES[panel] == 1 else f"{name}, at {RATES[panel]:g} × lr"
 
 
 def as_run(request: Request) -> str:

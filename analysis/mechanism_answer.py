@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis.cell_table import Key
+from analysis.claims import Answer
 from analysis.document import Section
 from analysis.factorial import Effect
 from analysis.stats import Cell, Comparison, Verdict, compare
@@ -25,12 +26,14 @@ def section(
     families: Mapping[str, str],
     cells: Mapping[Key, Cell],
     rates: Mapping[str, float],
+    resets: Answer,
     requests: Sequence[Request],
 ) -> Section:
     """The answer: the gap to explain, what explains it, and what is not decided."""
     lines = [
         f"- {_gap(cells)}",
         *(f"- In the factorial with {families[one]}: {_parts(found[one])}" for one in families),
+        f"- {_resets(resets)}",
         f"- {_steps(cells)}",
         f"- {_format(cells)}",
         f"- {_rates(cells, rates)}",
@@ -81,6 +84,12 @@ def _parts(effects: Sequence[Effect]) -> str:
     return f"{text}. {rest} of {len(effects)} effects are undecided."
 
 
+def _resets(answer: Answer) -> str:
+    """The reset with each of its bias corrections, averaged over format and clipping."""
+    said = [f"{one.better.name}: {_said(one)}" for one in answer.comparisons]
+    return f"Against no reset, each averaged over format and clipping: {'; '.join(said)}."
+
+
 def _steps(cells: Mapping[Key, Cell]) -> str:
     gap, steps = _test(cells, "spam", "adam"), _test(cells, "adam_sawtooth", "adam")
     rest = _test(cells, "spam", "adam_sawtooth")
@@ -104,11 +113,11 @@ def _format(cells: Mapping[Key, Cell]) -> str:
 
 def _rates(cells: Mapping[Key, Cell], rates: Mapping[str, float]) -> str:
     """Each key cell at the best of its rates; a choice made on the same runs, so no test."""
-    best: dict[str, tuple[float, float]] = {}
+    best: dict[str, tuple[float, float, str]] = {}
     names = [str(value) for panel, value in cells if rates.get(panel, 1.0) != 1.0]
     for name in dict.fromkeys(names):
         known = [
-            (cell.perplexity.mean, rates[panel])
+            (cell.perplexity.mean, rates[panel], cell.name)
             for (panel, value), cell in cells.items()
             if panel in rates and value == name and cell.perplexity and not cell.incomplete
         ]
@@ -116,7 +125,7 @@ def _rates(cells: Mapping[Key, Cell], rates: Mapping[str, float]) -> str:
             best[name] = min(known)
     if not best:
         return "At other learning rates: no results."
-    said = [f"{name} {mean:.1f} (at {rate:g} ×)" for name, (mean, rate) in best.items()]
+    said = [f"{name} {mean:.1f}" for mean, _, name in best.values()]
     multiples = ", ".join(f"{rate:g} ×" for rate in rates.values())
     return (
         f"At the best of the learning rates {multiples}, mean "

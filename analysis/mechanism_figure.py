@@ -47,7 +47,8 @@ def figure(
 
 
 def _forest(axes: Axes, effects: Sequence[Effect], title: str) -> None:
-    names = [effect.name for effect in effects]
+    short = {"float32 moments": "float32", "running correction": "running"}
+    names = [" × ".join(short.get(one, one) for one in effect.factors) for effect in effects]
     axes.set_title(title, pad=7)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
