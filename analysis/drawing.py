@@ -199,12 +199,12 @@ def _draw_line(axes: Axes, line: Cell | None, top: float) -> None:
         return
     if estimate.mean > top:
         axes.text(
-            0.99,
-            0.98,
+            1.0,
+            1.02,
             f"Adam {estimate.mean:.1f} ↑",
             transform=axes.transAxes,
             ha="right",
-            va="top",
+            va="bottom",
             fontsize=8,
             color=INK,
         )
