@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 SESSION = "SPAM_LAB_TEST_SESSION"
@@ -18,6 +19,10 @@ for name in ("SPAM_LAB_RUNS", "MLFLOW_TRACKING_URI"):
 pytest_plugins = ["tests.slurm_fixtures"]
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# How long an example takes says more of the machine's load than of the code.
+hypothesis.settings.register_profile("lab", deadline=None)
+hypothesis.settings.load_profile("lab")
 
 
 def pytest_configure() -> None:
