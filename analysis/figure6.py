@@ -1,7 +1,7 @@
 """Figure 6: selections of sparse SPAM under what is reset and what is kept, LLaMA-60M (Appendix F).
 
 The paper's three panels; the two that keep gradients stand in both readings of that. All panels are
-of the same model and length and share their axis.
+of the same model and length; those of a reading share their axis.
 """
 
 from __future__ import annotations
@@ -133,14 +133,17 @@ def _figure(cells: Mapping[Key, Cell], answers: Sequence[Answer], setting: str) 
             ]
             drawing.draw_panel(axes, points)
             axes.tick_params(axis="x", labelsize=7)
-        _share_axis([axes for axes in panels if len(axes.lines)])
+        for row in (panels[:3], panels[3:]):
+            _share_axis([axes for axes in row if len(axes.lines)])
         _write_answers(words, answers)
         drawing.add_legend(figure, line=False)
     return figure
 
 
 def _share_axis(panels: Sequence[Axes]) -> None:
-    """One range for all: they are compared with each other."""
+    """One range for a row of panels: they are compared with each other."""
+    if not panels:
+        return
     limits = [axes.get_ylim() for axes in panels]
     for axes in panels:
         axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
