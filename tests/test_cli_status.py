@@ -201,10 +201,27 @@ def test_watching_prints_lines_where_it_is_piped_and_ends_on_ctrl_c(tmp_path: Pa
     assert all(re.fullmatch(line, shown) for shown in lines), lines
 
 
+def test_watching_tells_each_failure_once_where_it_is_piped(tmp_path: Path) -> None:
+    numbers = {"step": 120, "seconds_per_step": 0.5}
+    beat(make_run(tmp_path, "a0", "running", **numbers), host="here")
+    make_run(tmp_path, "a1", "failed", seed=1, reason="the disk fell over")
+    sweep_of(tmp_path, "a0", "a1")
+    process = _watching(tmp_path, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    lines = [process.stdout.readline().decode() for _ in range(3)]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 0
+    assert re.search(r"62% of steps \| about 3 min left\n$", lines[0]), lines
+    assert lines[1].endswith("failed: a1 (spam llama_60m seed=1): the disk fell over\n")
+    assert "2 runs: " in lines[2], "a failure is told once"
+
+
 def test_watching_redraws_in_a_terminal(tmp_path: Path) -> None:
     directory = make_run(tmp_path, "a0", "running", step=120, loss=4.0, seconds_per_step=0.5)
     beat(directory, host="here")
     losses(directory, 6.0, 5.0, 4.0)
+    make_run(tmp_path, "a1", "failed", seed=1, reason="the disk fell over " * 9)
+    sweep_of(tmp_path, "a0", "a1")
     control, terminal = pty.openpty()
     process = _watching(tmp_path, stdout=terminal, stdin=terminal, stderr=terminal)
     os.close(terminal)
@@ -218,7 +235,8 @@ def test_watching_redraws_in_a_terminal(tmp_path: Path) -> None:
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
     assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80
     assert re.search(r"spam llama_60m seed=0 +120/480 +4\.000 +3 min +█▄▁", shown), shown
-    assert "25% of steps" in shown
+    assert "62% of steps, about 3 min left" in shown
+    assert "failed: a1 (spam llama_60m seed=1): the disk fell over" in shown
 
 
 def _watching(root: Path, **streams: int) -> subprocess.Popen[bytes]:

@@ -164,9 +164,15 @@ def _lines(overview: Overview, sweep: SweepManifest) -> Iterator[str]:
     yield from lines[:RUNNING_SHOWN]
     if len(lines) > RUNNING_SHOWN:
         yield f"  ... and {len(lines) - RUNNING_SHOWN} more running (--watch shows them live)"
+    yield from bad_ends(overview, sweep)
+    yield from _next(overview, sweep, found)
+
+
+def bad_ends(overview: Overview, sweep: SweepManifest) -> Iterator[str]:
+    """A line for each run of a sweep that was lost, failed or diverged, with its reason."""
+    found = [overview.truths[run_id] for run_id in sweep.run_ids]
     for condition in (Condition.LOST, Condition.FAILED, Condition.DIVERGED):
         yield from _reasons(overview, sweep, [t for t in found if t.condition is condition])
-    yield from _next(overview, sweep, found)
 
 
 def _reasons(overview: Overview, sweep: SweepManifest, alike: list[Truth]) -> Iterator[str]:

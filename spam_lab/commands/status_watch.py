@@ -1,4 +1,5 @@
-"""`spam-lab status --watch`: the sweeps live, a progress bar each and a line for what runs.
+"""`spam-lab status --watch`: the sweeps live, a progress bar each, a line for what runs and one for
+what failed.
 
 In a terminal it is redrawn in place, elsewhere a line a sweep is printed at every look. It ends by
 itself when nothing runs or waits any more, and writes nothing, like the verb it belongs to.
@@ -19,13 +20,15 @@ from rich.table import Table
 from rich.text import Text
 
 from spam_lab.commands.overview import Overview
-from spam_lab.commands.status import pending, silence, summary, time_left, where
+from spam_lab.commands.status import bad_ends, pending, silence, summary, time_left, where
 from spam_lab.files import number_from
+from spam_lab.orchestrate.display import duration
 from spam_lab.orchestrate.truth import Condition, Truth
 from spam_lab.record.store import RunDirectory, SweepManifest
 
 _TAIL_BYTES = 32 * 1024
 _LOSSES = 20
+BAD_ENDS_SHOWN = 5
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
@@ -33,13 +36,14 @@ def watch(overview: Overview, seconds: float) -> bool:
     """Show the overview until nothing goes on in it; False where Ctrl-C ended that."""
     console = Console(highlight=False)
     live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+    told: set[str] = set()
     with live or contextlib.nullcontext():
         try:
             while overview.goes_on():
                 if live is not None:
                     live.update(_picture(overview, console), refresh=True)
                 else:
-                    _print_lines(overview)
+                    _print_lines(overview, told)
                 time.sleep(seconds)
                 overview.look()
         except KeyboardInterrupt:
@@ -85,14 +89,20 @@ def sparkline(values: list[float]) -> str:
     )
 
 
-def _print_lines(overview: Overview) -> None:
+def _print_lines(overview: Overview, told: set[str]) -> None:
+    """A line a sweep, and one for each bad end that was not `told` of before."""
     stamp = time.strftime("%H:%M:%S")
     for sweep in overview.sweeps:
         running = _running(overview, sweep)
         speed = sum(truth.status.tokens_per_second or 0.0 for truth in running)
         parts = [summary(overview, sweep), pending(overview, sweep)]
         parts += [_percent(overview, sweep), f"{speed:,.0f} tokens/s" if speed else ""]
+        parts.append(_sweep_left(overview, sweep))
         print(f"{stamp} {' | '.join(part for part in parts if part)}", flush=True)
+        for end in bad_ends(overview, sweep):
+            if end not in told:
+                told.add(end)
+                print(f"{stamp} {end}", flush=True)
 
 
 def _picture(overview: Overview, console: Console) -> Group:
@@ -102,10 +112,10 @@ def _picture(overview: Overview, console: Console) -> Group:
         parts.append(Text(summary(overview, sweep)))
         bar = Table.grid(padding=(0, 1))  # a bar alone does not end its line
         done, total = _steps(overview, sweep)
-        width = min(60, console.width - 20)
-        bar.add_row(
-            ProgressBar(total=max(total, 1), completed=done, width=width), _percent(overview, sweep)
-        )
+        width = min(40, console.width - 40)
+        known = (_percent(overview, sweep), _sweep_left(overview, sweep))
+        text = ", ".join(part for part in known if part)
+        bar.add_row(ProgressBar(total=max(total, 1), completed=done, width=width), text)
         parts.append(bar)
         waits = pending(overview, sweep)
         if waits:
@@ -116,10 +126,23 @@ def _picture(overview: Overview, console: Console) -> Group:
             if len(running) > rows_left:
                 parts.append(Text(f"  ... and {len(running) - rows_left} more running"))
             rows_left = max(1, rows_left - len(running))
+        ends = list(bad_ends(overview, sweep))
+        parts += [_one_line(end, console) for end in ends[:BAD_ENDS_SHOWN]]
+        if len(ends) > BAD_ENDS_SHOWN:
+            parts.append(Text("  ... spam-lab status shows all that ended badly"))
     if overview.doubt:
         parts.append(Text(f"SLURM cannot be asked: {overview.doubt}"))
     parts.append(Text("Ctrl-C ends this view; the runs go on", style="dim"))
     return Group(*parts)
+
+
+def _one_line(text: str, console: Console) -> Text:
+    """As much of the text as fits; `spam-lab why` has the rest."""
+    line = Text(text)
+    line.truncate(
+        console.width, overflow="ellipsis" if console.encoding.startswith("utf") else "crop"
+    )
+    return line
 
 
 def _table(
@@ -156,6 +179,14 @@ def _running(overview: Overview, sweep: SweepManifest) -> list[Truth]:
 def _percent(overview: Overview, sweep: SweepManifest) -> str:
     done, total = _steps(overview, sweep)
     return f"{100 * done // total}% of steps" if total else ""
+
+
+def _sweep_left(overview: Overview, sweep: SweepManifest) -> str:
+    """How long the sweep still takes at the present speed of what runs; empty where unknown."""
+    seconds = [truth.status.seconds_per_step for truth in _running(overview, sweep)]
+    rate = sum(1 / each for each in seconds if each)
+    done, total = _steps(overview, sweep)
+    return f"about {duration((total - done) / rate)} left" if rate and total > done else ""
 
 
 def _steps(overview: Overview, sweep: SweepManifest) -> tuple[int, int]:

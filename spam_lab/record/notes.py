@@ -16,8 +16,9 @@ NOTE = "mlflow.note.content"
 EXPERIMENT_NOTE = """\
 Trainings at one scale. A sweep is a run of its own, its trainings are its children.
 
-* **One sweep:** search for ``tags.`spam_lab.sweep.NAME` = 'true'``; then *Sort* by a metric (the list is \
-flat) and the chart symbol. A training is named by what is unusual about it in its first sweep.
+* **One sweep:** search for ``tags.`spam_lab.sweep.NAME` = 'true'``; then *Sort* by a \
+metric (the list is flat) and the chart symbol. A training is named by what is unusual \
+about it in its first sweep.
 * **The figure or table:** open the sweep's own run, *Artifacts*, `exhibit`.
 * **Two trainings:** tick both, *Compare*, *Show diff only*.
 
