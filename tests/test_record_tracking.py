@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from spam_lab.files import write_json
+from spam_lab.files import read_json, write_json
 from spam_lab.record.mlflow_store import artifact_root, open_store, tracking_uri
 from spam_lab.record.state import State
 from spam_lab.record.store import SweepManifest
@@ -313,3 +314,28 @@ def test_killed_at_any_call_the_next_sync_makes_the_same_record(
         assert in_a_process(partial(kill_at, call, tmp_path, uri)) == -signal.SIGKILL
     sync(tmp_path, uri)
     assert content_of(uri) == synced_at_once(tmp_path, empty_store)
+
+
+def test_runs_over_the_same_text_share_a_dataset(tmp_path: Path) -> None:
+    """Whatever their batches are; another tokenizer cuts another dataset."""
+    data = {"name": "embedded", "source": "embedded", "tokenizer": "bpe_1000", "batch_size": 4}
+    hub = {"name": "c4", "source": "hub", "hub_name": "allenai/c4", "hub_subset": "en"}
+    groups = [data, data | {"batch_size": 8}, data | {"tokenizer": "bpe_4000"}, hub]
+    for number, group in enumerate(groups):
+        run = GrowingRun(tmp_path, number).start().train(10).checkpoint()
+        path = run.directory.path / "config.json"
+        content = read_json(path)
+        content["config"]["data"] = group
+        write_json(path, content)
+        run.end(State.DONE)
+    sync(tmp_path, local_uri(tmp_path))
+    with open_store(local_uri(tmp_path)) as client:
+        runs = sorted(client.search_runs(["1"]), key=lambda run: run.data.tags["spam_lab.run_id"])
+    found = [[one.dataset for one in run.inputs.dataset_inputs] for run in runs]
+    assert [len(datasets) for datasets in found] == [1] * 4
+    names = [datasets[0].name for datasets in found]
+    digests = [datasets[0].digest for datasets in found]
+    assert names == ["embedded", "embedded", "embedded", "c4"]
+    assert digests[0] == digests[1] and len(set(digests)) == 3
+    assert json.loads(found[3][0].source) == {"path": "allenai/c4", "config_name": "en"}
+    assert sync(tmp_path, local_uri(tmp_path)).unchanged == 4
