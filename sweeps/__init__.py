@@ -14,8 +14,7 @@ OBSERVED_STEPS = 1000
 
 OBSERVED: Mapping[str, Value] = {
     "optimizer": "adam",
-    "observe": "spikes",
-    "observe.window": OBSERVED_STEPS,
+    "observe": "thousand_steps",
     "schedule.steps": OBSERVED_STEPS,
     "schedule.warmup_steps": OBSERVED_STEPS,
     "evaluation.every": OBSERVED_STEPS,
