@@ -114,7 +114,7 @@ def frame(axes: Axes, labels: Sequence[str], *, title: str, axis: str, footer: s
 
 def draw_panel(axes: Axes, points: Sequence[Point], line: Cell | None = None) -> None:
     """Draw cells into a framed panel; `line` is the cell drawn as Adam's dashed line."""
-    limit = _far_limit(points)
+    limit = _far_limit(points, line)
     low, high = _limits(points, line, limit)
     if low >= high:
         axes.set_yticks([])
@@ -169,8 +169,10 @@ def _mean(cell: Cell) -> float | None:
     return cell.perplexity.mean if cell.perplexity else None
 
 
-def _far_limit(points: Sequence[Point]) -> float:
+def _far_limit(points: Sequence[Point], line: Cell | None) -> float:
     means = [mean for point in points if (mean := _mean(point.cell)) is not None]
+    if not means and line is not None and line.perplexity:
+        means = [line.perplexity.mean]  # the line alone has a result
     return FAR * median(means) if means else float("inf")
 
 

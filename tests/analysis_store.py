@@ -36,6 +36,7 @@ class FakeRequest:
     run_id: str
     cell_id: str
     config: RunConfig
+    tuned: str = ""
 
 
 @dataclass

@@ -165,3 +165,12 @@ def test_figure1_draws_the_evaluations_of_run_directories(tmp_path: Path) -> Non
     assert row["n"] == 3
     labels = [tick.get_text() for tick in exhibit.figure.axes[0].get_yticklabels()]
     assert len([label for label in labels if label]) >= 2
+
+
+def test_a_panel_whose_line_alone_has_a_result_is_drawn() -> None:
+    def only_adam(request: Any) -> Outcome | None:
+        return as_claimed(request) if request.labels["value"] == "adam" else None
+
+    found = make("table3", only_adam)
+    assert {row["n"] for _, row in found.table.iterrows() if row["value"] == "adam"} == {3}
+    assert "undecided" in verdicts(found)
