@@ -146,14 +146,17 @@ def draw_values(
     axes.margins(y=0.12)
 
 
-def add_legend(figure: Figure, *, line: bool = True) -> None:
-    """What the marks mean, once for the figure; `line` where some panel has Adam's."""
+def add_legend(figure: Figure, *, line: bool = True, setting: bool = True) -> None:
+    """What the marks mean, once for the figure; `line` where some panel has Adam's, `setting` where
+    some point is the paper's."""
     bar, marker = {"lw": 1.2, "markersize": 5.5}, {"lw": 0, "markersize": 2.8}
     entries: list[tuple[str, dict[str, Any]]] = [
         ("mean, 95 % interval", {"color": BLUE, "marker": "o", **bar}),
         ("the paper's setting", {"color": VERMILLION, "marker": "D", **bar}),
         ("one seed", {"color": GREY, "marker": "o", **marker}),
     ]
+    if not setting:
+        del entries[1]
     if line:
         entries.append(("Adam, 95 % band", {"color": INK, "ls": DASHES, "lw": 1}))
     figure.legend(

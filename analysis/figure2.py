@@ -214,11 +214,12 @@ def _draw_gradient(axes: Axes, seen: Observations) -> None:
     axes.plot(path["step"], path["gradient"], color=drawing.BLUE, lw=0.6)
     passed = ">" if score > THRESHOLD else "<"
     axes.text(
-        0.02,
-        0.96,
+        1.0,
+        1.02,
         f"score {score:.0f} {passed} {THRESHOLD:g}",
         transform=axes.transAxes,
-        va="top",
+        ha="right",
+        va="bottom",
         fontsize=7.5,
         color=drawing.GREY,
     )

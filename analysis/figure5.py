@@ -202,7 +202,7 @@ def _figure(
         )
         for column, (title, spiked, clean, steps) in enumerate(moments):
             _moment(figure.add_subplot(grid[1, column]), title, spiked, clean, steps)
-        drawing.add_legend(figure)
+        drawing.add_legend(figure, setting=False)
     return figure
 
 
