@@ -203,3 +203,17 @@ def test_a_pause_that_makes_no_sense_is_refused(
     with pytest.raises(SystemExit):
         main(["sync", "--runs", str(tmp_path), f"--watch={seconds}"])
     assert "is not a number of seconds above 0" in capsys.readouterr().err
+
+
+def test_a_watch_that_is_stopped_while_it_tells_knows_what_it_tells(tmp_path: Path) -> None:
+    """A Ctrl-C can come at any word: what has been recorded is known by then."""
+    finished_runs(tmp_path, 2)
+
+    def stopped(line: str) -> None:
+        if "2 new" in line:
+            raise KeyboardInterrupt
+
+    watch = Watch(tmp_path, local_uri(tmp_path), 0.1, stopped)
+    with pytest.raises(KeyboardInterrupt):
+        watch.until_all_have_ended()
+    assert watch.report is not None and watch.report.states.total() == 2

@@ -98,13 +98,13 @@ class Watch:
         if self._failures:
             self._tell(f"the record at {report.store} can be used again")
         self._failures = 0
-        if report.new or report.updated or self.report is None:
+        is_first, self.report = self.report is None, report  # first: a Ctrl-C may come at any word
+        if report.new or report.updated or is_first:
             self._tell(f"{report.new} new, {report.updated} updated, {report.unchanged} unchanged")
         for problem in report.problems:
             if problem not in self._problems:
                 self._tell(f"left out: {problem}")
         self._problems = set(report.problems)
-        self.report = report
 
 
 def _stamps(root: Path) -> Stamps:
