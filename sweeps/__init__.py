@@ -1,14 +1,14 @@
 """The questions, as code: one file an exhibit, each with one function `sweep() -> Sweep`.
 
-Here stands what the exhibits on gradient spikes ask alike, so that they share their runs: the first
+Here stands what several exhibits ask alike. Those on gradient spikes share their runs: the first
 1000 steps of Adam (paper, Section 2.1), with every gradient observed. All of them lie in the
 learning rate's warm-up, which the paper's 1000 steps and ours do. Their number is the same at every
 scale: a score above 50 means something else over fewer steps (it cannot exceed their number).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from spam_lab.orchestrate.grid import Cell, Value
+from spam_lab.orchestrate.grid import Cell, Value, panel
 
 OBSERVED_STEPS = 1000
 
@@ -39,3 +39,19 @@ def observed_on_slimpajama(model: str) -> Cell:
     """The same on SlimPajama, beside C4: neither text is shipped, both can be streamed."""
     overrides = {"model": model, **OBSERVED, **SECOND_CORPUS}
     return Cell({"panel": model, "value": "slimpajama"}, overrides, beside={"data": "c4"})
+
+
+def observed_across_corpora() -> tuple[Cell, ...]:
+    """Two architectures, and the second corpus for one of them (Figure 3 and Table 5)."""
+    return observed("llama_60m"), observed_on_slimpajama("llama_60m"), observed("pythia_70m")
+
+
+def spike_rules(rules: Sequence[Value]) -> tuple[Cell, ...]:
+    """Dense SPAM under each rule for spikes, on two sizes (Tables 11 and 12)."""
+    return tuple(
+        cell
+        for model in ("llama_60m", "llama_130m")
+        for cell in panel(
+            model, "optimizer.spike_rule", rules, fixed={"model": model, "optimizer": "spam"}
+        )
+    )

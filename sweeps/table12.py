@@ -1,9 +1,9 @@
 """Table 12: SPAM that scales spikes back beside SPAM that sets them to zero (paper, Appendix K)."""
 
-from spam_lab.orchestrate.grid import Sweep, panel
+from spam_lab.orchestrate.grid import Sweep
+from sweeps import spike_rules
 
 RULES = ("clip", "nullify")
-MODELS = ("llama_60m", "llama_130m")
 
 
 def sweep() -> Sweep:
@@ -11,15 +11,6 @@ def sweep() -> Sweep:
     return Sweep(
         name="table12",
         description="Is it better to scale a spike back than to set it to zero?",
-        cells=tuple(
-            cell
-            for model in MODELS
-            for cell in panel(
-                model,
-                "optimizer.spike_rule",
-                RULES,
-                fixed={"model": model, "optimizer": "spam"},
-            )
-        ),
+        cells=spike_rules(RULES),
         seeds=(0, 1, 2),
     )

@@ -5,7 +5,7 @@ SlimPajama is asked for beside data=c4 alone. The text that is shipped has no cl
 """
 
 from spam_lab.orchestrate.grid import Sweep
-from sweeps import observed, observed_on_slimpajama
+from sweeps import observed_across_corpora
 
 
 def sweep() -> Sweep:
@@ -13,10 +13,6 @@ def sweep() -> Sweep:
     return Sweep(
         name="table5",
         description="Do gradient spikes come before the bumps of the loss, and in which layers?",
-        cells=(
-            observed("llama_60m"),
-            observed_on_slimpajama("llama_60m"),
-            observed("pythia_70m"),
-        ),
+        cells=observed_across_corpora(),
         seeds=(0, 1, 2),
     )
