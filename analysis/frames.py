@@ -51,7 +51,8 @@ def results(
 
     With `sweep`, only runs recorded for that sweep are searched, which is much faster in a large
     record. Columns: the labels', seed, run_id, cell_id, state, loss, perplexity, diverged,
-    clipped_total, resets, step_seconds, optimizer_seconds, mlflow_run_id.
+    clipped_total, resets, step_seconds, optimizer_seconds, mlflow_run_id, and
+    `values`: what validation last said of a finished run, by metric (`validation/...`).
 
     Raises:
         TrackingError: the record cannot be opened.
@@ -131,16 +132,21 @@ def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
-def cells(frame: pd.DataFrame, name: Callable[[str, Value], str]) -> dict[tuple[str, Value], Cell]:
-    """The runs by (panel, value), in the frame's order; `name` says what a cell is called."""
+def cells(
+    frame: pd.DataFrame, name: Callable[[str, Value], str], metric: str = "validation/loss"
+) -> dict[tuple[str, Value], Cell]:
+    """The runs by (panel, value), in the frame's order; `name` says what a cell is called.
+
+    `metric` is what a cell's runs are compared by, one of the column `values`.
+    """
     grouped: dict[tuple[str, Value], list[dict[str, Any]]] = {}
     for row in rows_of(frame):
         grouped.setdefault((row["panel"], row["value"]), []).append(row)
-    return {key: _cell(name(*key), rows) for key, rows in grouped.items()}
+    return {key: _cell(name(*key), rows, metric) for key, rows in grouped.items()}
 
 
-def _cell(name: str, rows: list[dict[str, Any]]) -> Cell:
-    done = {row["seed"]: row["loss"] for row in rows if row["state"] == "done"}
+def _cell(name: str, rows: list[dict[str, Any]], metric: str) -> Cell:
+    done = {row["seed"]: row["values"][metric] for row in rows if row["state"] == "done"}
     return Cell(
         name=name,
         cell_id=rows[0]["cell_id"],
@@ -205,17 +211,19 @@ def _row(request: Request, run: Run | None) -> dict[str, Any]:
     state = MISSING if run is None else run.data.tags.get("spam_lab.state", MISSING)
     if metrics.get("diverged") == 1:
         state = "diverged"
-    loss = math.nan
+    loss, values = math.nan, {}
     if state == "done":
+        values = {key: v for key, v in metrics.items() if key.startswith("validation/")}
         loss = metrics.get("validation/loss", math.nan)
-        if not abs(loss) < LARGEST_LOSS:
-            loss, state = math.nan, NO_RESULT
+        if not values or ("validation/loss" in values and not abs(loss) < LARGEST_LOSS):
+            loss, values, state = math.nan, {}, NO_RESULT
     return {
         "seed": request.seed,
         "run_id": request.run_id,
         "cell_id": request.cell_id,
         "state": state,
         "loss": loss,
+        "values": values,
         "perplexity": math.exp(loss),
         "diverged": state == "diverged",
         "clipped_total": metrics.get("spam/clipped_total", math.nan),

@@ -11,7 +11,7 @@ import pytest
 from spam_lab.config.compose import compose_run
 from spam_lab.config.fields import walk
 from spam_lab.config.identity import EXCLUDED, SEEDS, canonical, cell_id, differences, run_id
-from spam_lab.config.schema import RunConfig
+from spam_lab.config.schema import RunConfig, TaskConfig
 from tests.conftest import ROOT
 
 
@@ -58,9 +58,22 @@ LEAVES = [
 def test_each_key_counts_unless_it_is_excluded(optimizer: str, key: str, value: object) -> None:
     config = compose_run([f"optimizer={optimizer}"])
     other = _perturbed(config, key, value)
-    excluded = any(key == name or key.startswith(f"{name}.") for name in EXCLUDED)
+    # Pre-training is refused a batch size of its own: data.batch_size is it.
+    unread = ("task.batch_size",)
+    excluded = any(key == name or key.startswith(f"{name}.") for name in (*EXCLUDED, *unread))
     assert (run_id(other) == run_id(config)) == excluded
     assert (cell_id(other) == cell_id(config)) == (excluded or key in SEEDS)
+
+
+def test_another_task_leaves_the_groups_of_pretraining_unread() -> None:
+    config = compose_run([])
+    task = TaskConfig(name="other", batch_size=8)
+    one = dataclasses.replace(config, task=task)
+    other = dataclasses.replace(compose_run(["model=llama_1b", "stabilizer=embed_ln"]), task=task)
+    other = dataclasses.replace(other, schedule=one.schedule, optimizer=one.optimizer)
+    assert run_id(config) != run_id(one) == run_id(other)
+    larger = dataclasses.replace(one, task=dataclasses.replace(task, batch_size=9))
+    assert run_id(larger) != run_id(one)
 
 
 def test_an_id_is_the_same_in_another_process() -> None:

@@ -15,6 +15,7 @@ from spam_lab.config.compose import compose_run
 from spam_lab.config.schema import RunConfig, ScheduleConfig
 from spam_lab.data.rows import Batch
 from spam_lab.models.loss import token_losses
+from spam_lab.tasks.registry import open_task
 from spam_lab.train import checkpoint
 from spam_lab.train.device import choose_device
 from spam_lab.train.evaluate import evaluate
@@ -163,9 +164,7 @@ def test_evaluation_weighs_every_token_once(small: list[str], tmp_path: Path) ->
     for row in range(7):
         labels[row, row + 2 :] = -100
     batches = [Batch(ids[:4], labels[:4]), Batch(ids[4:], labels[4:])]
-    got = evaluate(
-        training.model, batches, torch.device("cpu"), torch.autocast("cpu", enabled=False)
-    )
+    got = _evaluated(training, batches)
     losses = []
     with torch.no_grad():
         for row in range(7):
@@ -180,7 +179,14 @@ def test_evaluation_weighs_every_token_once(small: list[str], tmp_path: Path) ->
 def test_an_empty_validation_set_is_refused(small: list[str], tmp_path: Path) -> None:
     _, _, training = train([*small, "schedule.steps=1", "schedule.warmup_steps=0"], tmp_path)
     with pytest.raises(ValueError, match=r"evaluation\.tokens"):
-        evaluate(training.model, [], torch.device("cpu"), torch.autocast("cpu", enabled=False))
+        _evaluated(training, [])
+
+
+def _evaluated(training: Training, batches: list[Batch]) -> float:
+    task = open_task(training._config, "cpu")
+    off = torch.autocast("cpu", enabled=False)
+    values = evaluate(task, training.model, batches, torch.device("cpu"), off)
+    return values["validation/loss"]
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(100, 10), (7, 0), (5, 5), (1, 0), (10_000, 1000)])

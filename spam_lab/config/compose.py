@@ -69,11 +69,14 @@ def from_dict(config: Mapping[str, Any]) -> schema.RunConfig:
         ConfigError: the content does not fit the schema.
     """
     from spam_lab.optim.registry import methods
+    from spam_lab.tasks.registry import tasks
 
     try:
         base = OmegaConf.structured(schema.RunConfig)
         name = config["optimizer"]["name"]
         base.optimizer = methods()[name].config
+        if "task" in config:  # what was stored before there were tasks is pre-training
+            base.task = tasks()[config["task"]["name"]].config
         typed = OmegaConf.to_object(OmegaConf.merge(base, OmegaConf.create(dict(config))))
     except (OmegaConfBaseException, KeyError, TypeError) as error:
         raise ConfigError(f"the stored config does not fit the schema: {error}") from None
@@ -123,19 +126,22 @@ def override_keys(overrides: Sequence[str]) -> set[str]:
 @cache
 def register() -> None:
     """Tell Hydra the typed bases and the resolver; once a process."""
-    # The only import against the flow of data: the registry is the (torch-free) catalogue of
-    # hyperparameters, and keeping them beside each method makes a new optimizer one file.
+    # The only imports against the flow of data: the registries are the (torch-free) catalogues of
+    # what methods and tasks can be told, and keeping that beside each makes a new one one file.
     from spam_lab.optim.registry import methods
+    from spam_lab.tasks.registry import tasks
 
     register_resolver()
     store = ConfigStore.instance()
     store.store(name="base_command", node=schema.CommandConfig)
     for field in dataclasses.fields(schema.CommandConfig):
         base = field.default_factory
-        if isinstance(base, type) and field.name != "optimizer":
+        if isinstance(base, type) and field.name not in ("optimizer", "task"):
             store.store(group=field.name, name=f"base_{field.name}", node=base)
     for name, method in methods().items():
         store.store(group="optimizer", name=f"base_{name}", node=method.config)
+    for name, task in tasks().items():
+        store.store(group="task", name=f"base_{name}", node=task.config)
 
 
 @cache

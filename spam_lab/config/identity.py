@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from spam_lab.config.schema import SCHEMA_VERSION, RunConfig
+from spam_lab.config.schema import PRETRAINING, SCHEMA_VERSION, RunConfig
 
 DIGITS = 16
 """Hex digits of an id."""
@@ -35,11 +35,16 @@ EXCLUDED = (
     "precision.name",
     "stabilizer.name",
     "observe.name",
-    "optimizer.learning_rates",  # tables from which a value was taken
+    "observe.definitions",  # tables from which a value was taken
+    "optimizer.learning_rates",
     "optimizer.densities",
+    "optimizer.intervals",
     "optimizer.ranks",
 )
 """Keys that do not determine a run's numbers."""
+
+_OF_PRETRAINING = ("model", "data", "stabilizer", "evaluation.tokens")
+"""Keys that pre-training reads, and no other task."""
 
 SEEDS = ("seed", "data_seed")
 """Keys that tell runs of one cell apart."""
@@ -63,7 +68,10 @@ def canonical(config: Mapping[str, Any], excluded: tuple[str, ...] = EXCLUDED) -
             list or string-keyed mapping of these.
     """
     content = copy.deepcopy(dict(config))
-    for key in excluded:
+    # A task is all that another one leaves unread, and pre-training has nothing but its name.
+    task = content.get("task", {"name": PRETRAINING})["name"]
+    unread = ("task",) if task == PRETRAINING else _OF_PRETRAINING
+    for key in (*excluded, *unread):
         _remove(content, key.split("."))
     _require_stable(content, "config")
     content["schema_version"] = SCHEMA_VERSION

@@ -11,6 +11,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spam_lab.config.schema import PRETRAINING
+
 _NAMED = (
     "optimizer.",
     "stabilizer.",
@@ -19,6 +21,7 @@ _NAMED = (
     "precision.",
     "evaluation.",
     "model.",
+    "task.",
 )
 """Only keys of these groups are worth a word."""
 
@@ -26,10 +29,13 @@ _UNNAMED = (
     "optimizer.name",
     "optimizer.learning_rates.",
     "optimizer.densities.",
+    "optimizer.intervals.",
     "optimizer.ranks.",
     "stabilizer.name",
     "precision.name",
     "data.name",
+    "task.name",
+    "task.model",
 )
 
 
@@ -55,7 +61,9 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _kin(row: Mapping[str, Any]) -> tuple[str, str]:
-    return str(row["optimizer.name"]), str(row["model.name"])
+    task = str(row.get("task.name", PRETRAINING))
+    trained = row["model.name"] if task == PRETRAINING else row.get("task.model", task)
+    return str(row["optimizer.name"]), str(trained)
 
 
 def _usual(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

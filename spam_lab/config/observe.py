@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
-from spam_lab.config.fields import Problem, choice, flag, number, numbers, text
+from spam_lab.config.fields import Problem, choice, flag, mapping, number, numbers, text
 
 
 @dataclass
@@ -38,6 +39,9 @@ class ObserveConfig:
         ("all", "sampled"),
         doc="count by Definition P.1 in all weights, for some 130 bytes a weight while the window "
         "is young (in bfloat16 110), or leave it to the sampled ones",
+    )
+    definitions: dict[str, Any] = mapping(
+        doc="the definition that fits a GPU, by scale and model: a table that YAML looks up"
     )
     coordinates: int = number(
         64, low=1, unit="weights", doc="weights to follow in each kind of each layer"

@@ -26,6 +26,9 @@ from spam_lab.config.fields import (
 )
 from spam_lab.config.observe import ObserveConfig
 
+PRETRAINING = "pretraining"
+"""The task whose model, text and stabilizer have groups of their own."""
+
 SCHEMA_VERSION = 3
 """Raised whenever the meaning of a stored config changes; part of every run_id."""
 
@@ -146,6 +149,20 @@ class StabilizerConfig:
 
 
 @dataclass
+class TaskConfig:
+    """What a run trains, and on what. A task other than pre-training adds its own by a subclass.
+
+    Pre-training reads the groups `model`, `data` and `stabilizer`; no other task does, and those
+    groups are no part of its runs' identity.
+    """
+
+    name: str = text("pretraining", doc="registry name of the task")
+    batch_size: int | None = number(
+        None, low=1, unit="rows", doc="rows of one step; pre-training has data.batch_size instead"
+    )
+
+
+@dataclass
 class ScheduleConfig:
     """Learning-rate schedule: linear warm-up, cosine to `final_ratio` of the peak."""
 
@@ -212,6 +229,7 @@ class RunConfig:
 
     seed: int = number(0, low=0, doc="initial weights and SPAM's random masks")
     data_seed: int = number(0, low=0, doc="order of the training data; follows seed unless given")
+    task: TaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -224,6 +242,16 @@ class RunConfig:
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether it is the task that the groups model, data and stabilizer describe."""
+        return self.task.name == PRETRAINING
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of one global step."""
+        return self.task.batch_size or self.data.batch_size
 
 
 @dataclass
@@ -280,9 +308,11 @@ def check(config: RunConfig) -> None:
         ConfigError: naming every offending key, its value and what is allowed.
     """
     found = problems(config)
-    own_check = getattr(config.optimizer, "cross_problems", None)
     if not found:
-        found += _cross_problems(config) + (own_check() if own_check else [])
+        found += _cross_problems(config)
+        for part in (config.optimizer, config.task):
+            own_check = getattr(part, "cross_problems", None)
+            found += own_check() if own_check else []
     if found:
         raise ConfigError.of(found)
 
@@ -295,8 +325,9 @@ def _cross_problems(config: RunConfig) -> list[Problem]:
         allowed = f"a divisor of model.hidden_size={model.hidden_size}"
         found.append(Problem("model.num_attention_heads", model.num_attention_heads, allowed))
     micro = config.train.micro_batch_size
-    if micro is not None and data.batch_size % micro:
-        allowed = f"a divisor of data.batch_size={data.batch_size}"
+    if micro is not None and config.batch_size % micro:
+        group = "data" if config.pretrains else "task"
+        allowed = f"a divisor of {group}.batch_size={config.batch_size}"
         found.append(Problem("train.micro_batch_size", micro, allowed))
     if micro is not None and getattr(config.optimizer, "dropout", 0.0) > 0:
         allowed = "null wherever optimizer.dropout > 0: what is dropped depends on the micro-batch"
@@ -315,4 +346,9 @@ def _cross_problems(config: RunConfig) -> list[Problem]:
     if config.observe.spikes and config.train.sharding == "fsdp":
         allowed = "auto or ddp wherever observe.spikes=true: spikes are counted in whole tensors"
         found.append(Problem("train.sharding", config.train.sharding, allowed))
+    if config.pretrains and config.task.batch_size is not None:
+        allowed = "null: pre-training has data.batch_size"
+        found.append(Problem("task.batch_size", config.task.batch_size, allowed))
+    if not config.pretrains and config.task.batch_size is None:
+        found.append(Problem("task.batch_size", None, "the rows of one step"))
     return found

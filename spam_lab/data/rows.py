@@ -43,6 +43,11 @@ class Batch:
     input_ids: torch.Tensor
     labels: torch.Tensor
 
+    @property
+    def weight(self) -> int:
+        """Tokens predicted."""
+        return int((self.labels[:, 1:] != IGNORED).sum())
+
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Batch:
         """The rows, stacked in their order."""

@@ -9,8 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from spam_lab.config.schema import ModelConfig, RunConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
 
 CALIBRATED_PARAMETERS = 100e6
 CALIBRATED_TOKENS = 1024
@@ -19,6 +25,8 @@ CALIBRATED_STEPS = 4
 
 def calibrate(config: RunConfig) -> float:
     """Seconds a step, from a few steps on a small batch of random tokens on this computer."""
+    if not config.pretrains:
+        return _timed_task(config)
     model, ratio = _calibrated_model(config.model)
     tokens = config.data.batch_size * config.data.sequence_length
     rows = max(1, min(config.data.batch_size, CALIBRATED_TOKENS // config.data.sequence_length))
@@ -58,36 +66,64 @@ def _calibrated_model(model: ModelConfig) -> tuple[ModelConfig, float]:
 
 
 def _timed_step(config: RunConfig, rows: int) -> float:
+    """Seconds of a step of pre-training on `rows` rows of random tokens."""
     import torch
 
     from spam_lab.data.rows import Batch
     from spam_lab.models.build import build_model
-    from spam_lab.models.kinds import named_kinds
     from spam_lab.models.loss import token_losses
-    from spam_lab.optim.registry import build_optimizer, prepare_model
     from spam_lab.train.device import choose_device
+
+    device = choose_device(config.train.device)
+    length = config.data.sequence_length
+    model = build_model(
+        config.model,
+        sequence_length=length,
+        seed=0,
+        dtype=getattr(torch, config.precision.weights),
+        device=device,
+        stabilizer=config.stabilizer,
+    )
+    tokens = torch.randint(config.model.vocab_size, (rows, length), device=device)
+    batch = Batch(tokens, tokens)
+    return _timed(config, model, lambda: token_losses(model, batch)[0] / batch.weight)
+
+
+def _timed_task(config: RunConfig) -> float:
+    """Seconds of a step of any other task, on its own batches."""
+    from spam_lab.tasks.registry import open_task
+    from spam_lab.train.device import choose_device
+
+    device = choose_device(config.train.device)
+    task = open_task(config, str(device))
+
+    def loss() -> Tensor:
+        batch = task.next_batch()
+        return task.loss(task.model, batch.to(device)) / batch.weight
+
+    try:
+        return _timed(config, task.model, loss)
+    finally:
+        task.close()
+
+
+def _timed(config: RunConfig, model: Module, mean_loss: Callable[[], Tensor]) -> float:
+    """The fastest of a few steps with the run's optimizer, in seconds."""
+    import torch
+
+    from spam_lab.models.kinds import named_kinds
+    from spam_lab.optim.registry import build_optimizer, prepare_model
 
     threads = torch.get_num_threads()
     torch.set_num_threads(config.cluster.threads)
     try:
-        device = choose_device(config.train.device)
-        length = config.data.sequence_length
-        model = build_model(
-            config.model,
-            sequence_length=length,
-            seed=0,
-            dtype=getattr(torch, config.precision.weights),
-            device=device,
-            stabilizer=config.stabilizer,
-        )
         prepare_model(config.optimizer, model, 0)
         optimizer = build_optimizer(config.optimizer, named_kinds(model), 0)
-        tokens = torch.randint(config.model.vocab_size, (rows, length), device=device)
         times = []
         for _ in range(CALIBRATED_STEPS):
             start = time.perf_counter()
-            loss, count = token_losses(model, Batch(tokens, tokens))
-            torch.autograd.backward(loss / count)
+            loss = mean_loss()
+            torch.autograd.backward(loss)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             loss.item()

@@ -26,7 +26,7 @@ def resolved(train: TrainConfig, plan: Plan) -> TrainConfig:
     updates = sum(
         entry.steps_left * rough_weights(entry.config.model)
         for entry in plan.due
-        if entry.config.optimizer.name in COMPILED
+        if entry.config.optimizer.name in COMPILED and entry.config.pretrains
     )
     return dataclasses.replace(train, compile="possible") if updates >= WORTH else train
 

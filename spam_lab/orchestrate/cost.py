@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from spam_lab.config.identity import canonical
-from spam_lab.config.schema import SCHEMA_VERSION, RunConfig
+from spam_lab.config.schema import PRETRAINING, SCHEMA_VERSION, RunConfig
 from spam_lab.orchestrate.calibrate import calibrate, has_gpu, parameter_count
 from spam_lab.orchestrate.plan import Entry, Plan
 from spam_lab.record.state import State
@@ -26,6 +26,9 @@ H100_FLOPS = ((60e6, 33.6e12 / 0.3666), (float("inf"), 88.0e12 / 0.6397))
 """FLOP/s of one H100 by model size: the paper's Table 14, Adam, over the work of a step."""
 
 HISTORY = "earlier runs of the same shape"
+
+PAPER = "paper"
+"""The scale whose tasks are for a GPU, whatever they are."""
 
 BUSY_TOKENS = 65_536
 """Tokens a step from which a GPU is busy, so that its FLOP/s say something."""
@@ -111,6 +114,8 @@ def _calibrated(config: RunConfig) -> Measured | None:
     """What a calibration says; None where it would say nothing of use."""
     if _tokens(config) >= BUSY_TOKENS and not has_gpu(config):
         return None
+    if not config.pretrains and config.scale.name == PAPER and not has_gpu(config):
+        return None
     return Measured(calibrate(config), source="a calibration")
 
 
@@ -124,22 +129,29 @@ _OPTIMIZER_SPEED = (
 def shape_of(content: Mapping[str, Any]) -> str:
     """All that decides the speed of a step, as text; `content` is a config as nested mappings."""
     optimizer = {k: content["optimizer"].get(k) for k in _OPTIMIZER_SPEED}
-    stabilizer = {k: v for k, v in content["stabilizer"].items() if k != "name"}
-    data = {k: content["data"][k] for k in ("batch_size", "sequence_length")}
     train = {k: content["train"][k] for k in ("device", "micro_batch_size", "compile")}
     threads = content["cluster"]["threads"]
-    model = {k: v for k, v in content["model"].items() if k not in ("name", "paper_steps")}
     precision = {k: v for k, v in content["precision"].items() if k != "name"}
     return canonical(
         {
-            "model": model,
             "precision": precision,
-            "stabilizer": stabilizer,
             "optimizer": optimizer,
-            "data": data,
+            **_trained(content),
             "how": {**train, "threads": threads},
         }
     )
+
+
+def _trained(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a config decides the work of a forward and backward pass."""
+    task = content.get("task", {"name": PRETRAINING})
+    if task["name"] != PRETRAINING:
+        return {"task": task}
+    return {
+        "model": {k: v for k, v in content["model"].items() if k not in ("name", "paper_steps")},
+        "stabilizer": {k: v for k, v in content["stabilizer"].items() if k != "name"},
+        "data": {k: content["data"][k] for k in ("batch_size", "sequence_length")},
+    }
 
 
 def history(root: Path) -> dict[str, Measured]:
@@ -170,6 +182,9 @@ def _h100_hours(entry: Entry) -> float | None:
 
 
 def _tokens(config: RunConfig) -> int:
+    """Tokens of a step; 0 for a task whose work is not counted in tokens."""
+    if not config.pretrains:
+        return 0
     return config.data.batch_size * config.data.sequence_length
 
 

@@ -20,6 +20,7 @@ from spam_lab.orchestrate.expand import ALL, Expansion, Request
 from spam_lab.orchestrate.lease import is_live
 from spam_lab.record.state import State
 from spam_lab.record.store import RunDirectory, Status, StoreError, SweepManifest
+from spam_lab.tasks.registry import require_ready
 
 
 class Action(StrEnum):
@@ -98,7 +99,13 @@ class Plan:
         return RunDirectory(self.root, entry.run_id)
 
     def write(self, overrides: Sequence[str]) -> None:
-        """Create the run directories of all due entries, and the manifest of each sweep."""
+        """Create the run directories of all due entries, and the manifest of each sweep.
+
+        Raises:
+            ConfigError: the data or weights of a task are not at hand; nothing is written.
+            StoreError: a run directory cannot be made.
+        """
+        require_ready([entry.config for entry in self.due])
         for entry in self.due:
             directory = self.directory(entry)
             content = dataclasses.asdict(entry.config)

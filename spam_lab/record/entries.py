@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spam_lab.config.labels import flatten, run_labels
+from spam_lab.config.schema import PRETRAINING
 from spam_lab.files import dump_json
 from spam_lab.record.notes import NOTE, run_note
 from spam_lab.record.state import State
@@ -134,7 +135,10 @@ class RunSource:
         return tags | {key: str(value) for key, value in optional.items() if value}
 
     def dataset(self) -> TextDataset | None:
-        """The text that it reads; None where its config does not say."""
+        """What it is trained on; None where its config does not say."""
+        task = self.config.get("task", {})
+        if task.get("name", PRETRAINING) != PRETRAINING:
+            return TextDataset.of_task(task)
         return TextDataset.of(self.config["data"]) if "data" in self.config else None
 
     def params(self) -> dict[str, str]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _TEXT = ("source", "hub_name", "hub_subset", "files", "validation_files")
 _CUT = ("tokenizer", "layout", "sequence_length")
+_NO_DATA = ("name", "model", "batch_size")
 _DIGITS = 8
 
 
@@ -39,6 +40,16 @@ class TextDataset:
         source_type, source = _source(text)
         digest = hashlib.sha256(dump_json([text, cut]).encode()).hexdigest()[:_DIGITS]
         return cls(str(data["name"]), digest, source_type, dump_json(source), dump_json(cut))
+
+    @classmethod
+    def of_task(cls, task: Mapping[str, Any]) -> TextDataset:
+        """The dataset of the config of a task other than pre-training, whose keys describe it."""
+        described = {key: value for key, value in task.items() if key not in _NO_DATA}
+        name = str(task.get("dataset", task["name"]))
+        digest = hashlib.sha256(dump_json(described).encode()).hexdigest()[:_DIGITS]
+        source = {"uri": task["path"]} if task.get("path") else {"name": name}
+        source_type = "local" if task.get("path") else "code"
+        return cls(name, digest, source_type, dump_json(source), dump_json(described))
 
     def as_input(self) -> DatasetInput:
         """For MLflow's `log_inputs`, as what was trained on."""

@@ -25,12 +25,9 @@ import torch
 from torch import nn
 
 from spam_lab.config.schema import RunConfig
-from spam_lab.data.batches import open_training_data, open_validation_data
-from spam_lab.data.rows import Batch
-from spam_lab.models.build import build_model
-from spam_lab.models.loss import token_losses
 from spam_lab.optim.clip import clip_gradients
 from spam_lab.optim.registry import build_optimizer, prepare_model
+from spam_lab.tasks.registry import TaskBatch, open_task
 from spam_lab.train import checkpoint
 from spam_lab.train.device import choose_device
 from spam_lab.train.distributed import SOLO, World
@@ -51,7 +48,7 @@ class Progress:
     step: int
     checkpoint_step: int
     loss: float | None
-    tokens_per_second: float | None
+    tokens_per_second: float | None  # of a task that reads text
     seconds_per_step: float | None
 
 
@@ -115,28 +112,13 @@ class Training:
             self._restore()
 
     def _open(self, place: str) -> nn.Module:
-        """Open the data, and build the model at `place`, as the method wants it."""
+        """Open the task, its model built at `place`, as the method wants it."""
         config = self._config
-        data, cache = config.data, Path(config.paths.cache)
-        vocabulary = config.model.vocab_size
-        self._data = open_training_data(
-            data, data_seed=config.data_seed, vocab_size=vocabulary, cache=cache
-        )
-        validation = open_validation_data(
-            data, tokens=config.evaluation.tokens, vocab_size=vocabulary, cache=cache
-        )
-        self._validation = [self._share(batch) for batch in validation]
         torch.manual_seed(config.seed)
-        model = build_model(
-            config.model,
-            sequence_length=data.sequence_length,
-            seed=config.seed,
-            dtype=getattr(torch, config.precision.weights),
-            device=place,
-            stabilizer=config.stabilizer,
-        )
-        prepare_model(config.optimizer, model, config.seed)
-        return model
+        self._task = open_task(config, place)
+        self._validation = [self._share(batch) for batch in self._task.validation]
+        prepare_model(config.optimizer, self._task.model, config.seed)
+        return self._task.model
 
     def run(self) -> Outcome:
         """Train to the last step, to a stop or to divergence."""
@@ -144,7 +126,7 @@ class Training:
             try:
                 return self._run()
             finally:
-                self._data.close()
+                self._task.close()
 
     def _run(self) -> Outcome:
         steps, evaluation = self._config.schedule.steps, self._config.evaluation.every
@@ -171,16 +153,15 @@ class Training:
     def _update(self) -> None:
         """One optimizer step over one global batch, this rank's rows of it in micro-batches."""
         config, replica = self._config, self._replica
-        batch = self._data.next_batch()
-        size = config.train.micro_batch_size or config.data.batch_size
-        tokens = int((batch.labels[:, 1:] != -100).sum())
+        batch = self._task.next_batch()
+        size = config.train.micro_batch_size or config.batch_size
         total = torch.zeros((), device=self.device)
         parts = self._share(batch).split(size)
         for number, part in enumerate(parts, start=1):
             with replica.backward_of(last=number == len(parts)):
                 with self._autocast():
-                    loss, _ = token_losses(replica.module, part.to(self.device))
-                loss = loss / max(1, tokens)
+                    loss = self._task.loss(replica.module, part.to(self.device))
+                loss = loss / max(1, batch.weight)
                 torch.autograd.backward(loss, replica.seed)
             total += loss.detach()
         grad_norm = replica.grad_norm()
@@ -193,6 +174,7 @@ class Training:
             replica.step(self.optimizer)
         replica.zero_grad(self.optimizer)
         self.step += 1
+        self._task.updated(self.step)
         self._observer.after_update(self.step, self.optimizer)
         telemetry = getattr(self.optimizer, "telemetry", None)
         self._log.add(self.step, total, grad_norm, {"train/lr": lr}, telemetry)
@@ -204,28 +186,29 @@ class Training:
         now = time.perf_counter()
         if self.step > before:
             seconds = (now - then) / (self.step - before)
-            batch = self._config.data.batch_size * self._config.data.sequence_length
-            speed = batch / seconds
-            clocked = {"train/tokens_per_second": speed, **self._stopwatch.means()}
+            unit = self._task.unit
+            speed = self._task.units_per_step / seconds
+            clocked = {f"train/{unit}_per_second": speed, **self._stopwatch.means()}
             if not diverged:
                 self._journal.add(self.step, clocked)
             self._journal.flush()
             self._clock = (self.step, now)
+            tokens = speed if unit == "tokens" else None
             self._report(
-                Progress(self.step, self._checkpoint_step, self._log.last_loss, speed, seconds)
+                Progress(self.step, self._checkpoint_step, self._log.last_loss, tokens, seconds)
             )
         return diverged
 
     def _evaluate(self) -> tuple[int, float] | None:
         autocast = self._autocast()
-        loss = evaluate(self.model, self._validation, self.device, autocast, self._world)
+        values = evaluate(
+            self._task, self.model, self._validation, self.device, autocast, self._world
+        )
         self._replica.evaluated()
-        values = {"validation/loss": loss}
-        if math.isfinite(loss):
-            values["validation/perplexity"] = math.exp(loss)
         self._journal.add(self.step, values)
         self._clock = (self.step, time.perf_counter())
-        return None if math.isfinite(loss) else (self.step, loss)
+        broken = [value for value in values.values() if not math.isfinite(value)]
+        return (self.step, broken[0]) if broken else None
 
     def _diverged(self, step: int, loss: float) -> Outcome:
         self._journal.flush(durable=True)
@@ -239,7 +222,7 @@ class Training:
         self._observer.write()
         content: dict[str, Any] = {
             **self._replica.state(self.optimizer),
-            "data": self._data.state_dict(),
+            "data": self._task.state_dict(),
             "clipped_total": self._log.clipped_total,
             "random": torch.get_rng_state(),
             **self._observer.state_dict(),
@@ -261,7 +244,7 @@ class Training:
         content = newest[1] if newest else checkpoint.load(self._folder, step)
         self.step = self._checkpoint_step = step
         self._replica.load_state(content, self.optimizer)
-        self._data.load_state_dict(content["data"])
+        self._task.load_state_dict(content["data"])
         self._log.clipped_total = content["clipped_total"]
         self._observer.load_state_dict(content)
         torch.set_rng_state(content["random"])
@@ -282,7 +265,7 @@ class Training:
         if self._world.is_main:
             self._tell(progress)
 
-    def _share(self, batch: Batch) -> Batch:
+    def _share(self, batch: TaskBatch) -> TaskBatch:
         return batch.share(self._world.rank, self._world.size)
 
     def _autocast(self) -> AbstractContextManager[object]:

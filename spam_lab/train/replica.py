@@ -140,16 +140,19 @@ def is_sharded(config: RunConfig) -> bool:
         return config.train.sharding == "fsdp"
     if find(config.optimizer).coupling(config.optimizer):
         return False
+    if not config.pretrains:
+        return False  # the models of the other tasks fit on one GPU
     length = config.data.sequence_length
     return parameter_count(config.model, length, config.stabilizer) >= LARGE
 
 
 def _problems(config: RunConfig, world: World) -> list[Problem]:
     found = []
-    batch, optimizer = config.data.batch_size, config.optimizer
+    batch, optimizer = config.batch_size, config.optimizer
     if world.size > batch:
-        allowed = f"at least {world.size}, a sequence for each of the {world.size} ranks"
-        found.append(Problem("data.batch_size", batch, allowed))
+        allowed = f"at least {world.size}, a row for each of the {world.size} ranks"
+        group = "data" if config.pretrains else "task"
+        found.append(Problem(f"{group}.batch_size", batch, allowed))
     if (dropout := getattr(optimizer, "dropout", 0.0)) > 0:
         allowed = "0 on several ranks: what is dropped would depend on their number"
         found.append(Problem("optimizer.dropout", dropout, allowed))

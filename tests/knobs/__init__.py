@@ -25,7 +25,7 @@ ADAM: dict[str, tuple[Any, ...]] = {
     "eps": (1e-6, 1e-1),
 }
 
-NOT_KNOBS = {"name", "learning_rates", "densities", "ranks"}
+NOT_KNOBS = {"name", "learning_rates", "densities", "intervals", "ranks"}
 """Labels, and tables that a YAML reads a value from."""
 
 

@@ -8,7 +8,7 @@ explains what each one does.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spam_lab.config.fields import Problem, choice, flag, mapping, number, text
 from spam_lab.config.schema import OptimizerConfig
@@ -38,6 +38,9 @@ class SpamConfig(OptimizerConfig):
     )
     warmup_steps: int = number(
         150, low=0, unit="steps", doc="N, cosine warm-up after each reset (paper: 150)"
+    )
+    intervals: dict[str, Any] = mapping(
+        doc="the paper's delta_t and warmup_steps of a model that has its own"
     )
     density: float = number(
         1.0, low=0, low_open=True, high=1, doc="share of attention and FFN entries with moments"
