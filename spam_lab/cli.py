@@ -15,6 +15,7 @@ from spam_lab.commands import (
     CommandError,
     bench,
     cancel,
+    completion,
     doctor,
     logs,
     retry,
@@ -37,6 +38,7 @@ _VERBS = {
     "ui": ui,
     "doctor": doctor,
     "bench": bench,
+    "completion": completion,
 }
 _EPILOG = """
 runs are launched with python launch.py (see its --help); typically:
@@ -54,7 +56,10 @@ runs are launched with python launch.py (see its --help); typically:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; its exit code."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:
+        completion.autocomplete(parser)
+    arguments = parser.parse_args(argv)
     try:
         code: int = _VERBS[arguments.verb].run(arguments)
         return code
