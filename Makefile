@@ -19,7 +19,7 @@ help:
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) \
-		--constraint constraints.txt --editable ".[test,check,dashboard]"
+		--constraint constraints.txt --editable ".[test,check,tasks,dashboard]"
 	@touch $@
 
 demo: $(INSTALLED)
