@@ -32,6 +32,7 @@ EXCLUDED = (
     "data.workers",
     "data.files",  # a mirror of the same text
     "data.validation_files",
+    "task.path",  # where a file lies that another key of the task names by its checksum
     "precision.name",
     "stabilizer.name",
     "observe.name",
