@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -25,6 +26,7 @@ from spam_lab.config.compose import (
 )
 from spam_lab.config.fields import ConfigError, walk
 from spam_lab.config.schema import check
+from spam_lab.orchestrate.calibrate import parameter_count
 from spam_lab.orchestrate.expand import expand, load_sweep, sweep_names
 
 REFUSED = [
@@ -133,6 +135,36 @@ def test_nano_maps_intervals_in_one_place() -> None:
     assert (run.schedule.steps, run.schedule.warmup_steps) == (333, 17)
 
 
+def test_a_larger_model_has_the_intervals_that_the_paper_gives_it() -> None:
+    """Table 7: sparse SPAM on LLaMA-1B alone resets at other intervals, whoever asks for it."""
+    for scale, divisor in (("paper", 1), ("small", 2), ("nano", 10)):
+        for model, (delta_t, n) in {"llama_350m": (500, 150), "llama_1b": (1000, 300)}.items():
+            run = compose_run([f"scale={scale}", f"model={model}", "optimizer=spam_sparse"])
+            optimizer: Any = run.optimizer
+            found = (optimizer.delta_t, optimizer.warmup_steps)
+            assert found == (delta_t // divisor, n // divisor), (scale, model)
+    dense: Any = compose_run(["scale=paper", "model=llama_1b", "optimizer=spam"]).optimizer
+    assert (dense.delta_t, dense.warmup_steps) == (500, 150)
+
+
+@pytest.mark.parametrize(
+    ("observe", "scale", "models"),
+    [
+        ("thousand_steps", "paper", ("pythia_70m", "llama_130m", "llama_350m", "llama_1b")),
+        ("spikes", "paper", ("llama_1b",)),
+        ("spikes", "nano", ("llama_1b",)),
+    ],
+)
+def test_spikes_are_counted_in_all_weights_where_a_gpu_holds_that(
+    observe: str, scale: str, models: tuple[str, ...]
+) -> None:
+    """At some 110 bytes a weight in bfloat16: the rule is on sizes, the table on names."""
+    for model in models:
+        run = compose_run([f"scale={scale}", f"model={model}", f"observe={observe}"])
+        fits = 110 * parameter_count(run.model) < 24e9
+        assert run.observe.definition == ("all" if fits else "sampled"), model
+
+
 def test_multirun_syntax_becomes_a_product() -> None:
     rows = expand_multirun(["optimizer.theta=500,1000", "seed=range(0,2)", "scale=nano"])
     assert rows == [
@@ -207,8 +239,9 @@ SETTABLE: dict[str, list[object]] = {
     "evaluation.every": [10],
     "stabilizer.embed_detach": [0.1, None],
     "optimizer": ["spam", "spam_sparse"],
-    "model": ["llama_130m"],
-    "scale": ["small"],
+    "model": ["llama_130m", "llama_1b"],
+    "scale": ["small", "paper"],
+    "observe": ["spikes"],
     "cluster": ["slurm"],
 }
 
