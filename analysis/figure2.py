@@ -196,6 +196,8 @@ def _draw_counts(axes: Axes, seen: Observations) -> None:
     axes.vlines(steps, 0, counts[steps - 1], color=drawing.INK, lw=1)
     axes.plot(steps, counts[steps - 1], "o", ms=2.4, color=drawing.INK, lw=0)
     axes.set_ylim(0, max(1.2 * counts.max(), 1))
+    reading = spikes.READING_NAMES[spikes.reading_of(seen)]
+    _note(axes, f"by {reading}" if reading[0].islower() else reading)
     if not len(steps):
         axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center", color=drawing.GREY)
 
@@ -213,14 +215,12 @@ def _draw_gradient(axes: Axes, seen: Observations) -> None:
     path = scored[scored["coordinate"] == coordinate]
     axes.plot(path["step"], path["gradient"], color=drawing.BLUE, lw=0.6)
     passed = ">" if score > THRESHOLD else "<"
-    axes.text(
-        1.0,
-        1.02,
-        f"score {score:.0f} {passed} {THRESHOLD:g}",
-        transform=axes.transAxes,
-        ha="right",
-        va="bottom",
-        fontsize=7.5,
-        color=drawing.GREY,
-    )
+    _note(axes, f"score {score:.0f} {passed} {THRESHOLD:g}")
     axes.ticklabel_format(axis="y", scilimits=(-2, 3), useMathText=True)
+
+
+def _note(axes: Axes, words: str) -> None:
+    """Small words above a panel's right end."""
+    where = axes.transAxes
+    text = axes.text(1.0, 1.02, words, transform=where, ha="right", va="bottom", fontsize=7.5)
+    text.set_color(drawing.GREY)

@@ -219,10 +219,11 @@ def _draw_spiking(axes: Axes, runs: Sequence[ObservedRun], title: str) -> None:
 
 def _draw_tensors(axes: Axes, runs: Sequence[ObservedRun]) -> None:
     """Spikes in each tensor, mean and seeds, as 1 + count on a logarithmic axis."""
-    axes.set_title("(4) LLaMA-60M, by tensor", pad=7)
+    seen = spikes.seen_of(runs)
+    unlike = spikes.unlike(one for _, one in seen)
+    axes.set_title(f"(4) LLaMA-60M, by tensor{unlike}", pad=7)
     axes.set_xlabel("tensor, in the model's order")
     axes.set_ylabel("1 + spikes")
-    seen = spikes.seen_of(runs)
     if not seen:
         axes.set_xticks([])
         axes.set_yticks([])

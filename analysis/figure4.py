@@ -174,11 +174,12 @@ def _figure(
     with drawing.style():
         figure = drawing.new_figure(7.4, 3.5, f"Gradient spikes under earlier remedies, {setting}")
         left, right = figure.subplots(1, 2)
+        seen = [one for of_cell in runs.values() for _, one in spikes.seen_of(of_cell)]
         reduce, little, _ = answers
         _draw(
             left,
             _counts(runs, KINDS),
-            "All weights",
+            f"All weights{spikes.unlike(seen)}",
             f"“Embed LN, Scaled Embed reduce”: {reduce.verdict}\n“others hardly”: {little.verdict}",
         )
         _draw(right, _counts(runs, WITHIN), "Without embedding and head", "described, not tested")

@@ -1,7 +1,9 @@
 """Observed runs as the exhibits on gradient spikes use them: how often they spiked, with tests.
 
 A gradient spikes here by the paper's Definition P.1 at its threshold of 50, over all observed
-steps, wherever nothing else is said. Only finished runs whose window is closed are counted; every
+steps, wherever nothing else is said. A run whose model is too large for that in all its weights
+(observe.definition=sampled) is counted by the running average, and every exhibit says which run is
+counted how. Only finished runs whose window is closed are counted; every
 other is kept with its state, and makes its cell incomplete. Counts are compared paired by seed,
 with the rules of `analysis.stats`: those of two cells as logarithms of count + 1/2 (so that none is
 a number too), where a difference is a ratio, those of kinds of layers as they are.
@@ -10,7 +12,7 @@ a number too), where a difference is a ratio, those of kinds of layers as they a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from spam_lab.orchestrate.expand import Request
 
 DEFINITION, RUNNING = "definition", "running"
+READING_NAMES = {DEFINITION: "Definition P.1", RUNNING: "running average"}
 THRESHOLD = 50.0
 """The paper's threshold of the Gradient Spike Score (Section 2.1)."""
 
@@ -94,17 +97,43 @@ def cell_of(name: str, runs: Sequence[ObservedRun], value: Callable[[Observation
     )
 
 
+def has_reading(seen: Observations, reading: str) -> bool:
+    """Whether the run was counted so in all its weights."""
+    return bool((seen.counts["reading"] == reading).any())
+
+
+def reading_of(seen: Observations) -> str:
+    """How the run is counted here: by the definition where it can be."""
+    return DEFINITION if has_reading(seen, DEFINITION) else RUNNING
+
+
+def unlike(seen: Iterable[Observations]) -> str:
+    """What a title adds where runs are not counted by the definition."""
+    return ", by running average" if RUNNING in map(reading_of, seen) else ""
+
+
 def counted(
-    seen: Observations, reading: str = DEFINITION, threshold: float = THRESHOLD
+    seen: Observations, reading: str | None = None, threshold: float = THRESHOLD
 ) -> pd.DataFrame:
-    """The counts of one reading: a row a step and tensor (step, name, kind, layer, count)."""
-    counts = seen.counts
+    """The counts of one reading: a row a step and tensor (step, name, kind, layer, count).
+
+    Args:
+        seen: the run.
+        reading: default: the run's own, `reading_of`.
+        threshold: of the score.
+
+    Raises:
+        ValueError: the run was not counted so; no count is not a count of none.
+    """
+    counts, reading = seen.counts, reading or reading_of(seen)
     chosen = counts[(counts["reading"] == reading) & (counts["threshold"] == threshold)]
+    if chosen.empty:
+        raise ValueError(f"no counts of the reading {reading} at a score of {threshold:g}")
     return chosen.astype({"kind": str, "name": str})
 
 
-def spikes(seen: Observations, kinds: Sequence[str] = KINDS, reading: str = DEFINITION) -> int:
-    """How many gradients of the given kinds of layers spiked."""
+def spikes(seen: Observations, kinds: Sequence[str] = KINDS, reading: str | None = None) -> int:
+    """How many gradients of the given kinds of layers spiked; `reading` as in `counted`."""
     counts = counted(seen, reading)
     return int(counts.loc[counts["kind"].isin(list(kinds)), "count"].sum())
 
@@ -208,16 +237,33 @@ def runs_behind(runs: Mapping[Key, Sequence[ObservedRun]]) -> Section:
             + (run.state if run.seen is None else f"{spikes(run.seen):,}")
             for run in of_cell
         )
-        rows.append((panel, value, f"`{of_cell[0].cell_id}`", shown))
-    return Section(
-        "The runs behind each cell",
-        document.table(["model", "cell", "cell_id", "seed: run_id, spikes or state"], rows),
-    )
+        readings = dict.fromkeys(READING_NAMES[reading_of(seen)] for _, seen in seen_of(of_cell))
+        by = ", ".join(readings) or "–"
+        rows.append((panel, value, f"`{of_cell[0].cell_id}`", shown, by))
+    headers = ["model", "cell", "cell_id", "seed: run_id, spikes or state", "counted by"]
+    return Section("The runs behind each cell", document.table(headers, rows))
 
 
 def observed(requests: Sequence[Request]) -> Section:
-    """What was observed, and what a spike is."""
+    """What was observed, and what a spike is; and where it is another, for want of memory."""
     config = requests[0].config
+    sampled = dict.fromkeys(
+        model_name(str(r.labels["panel"]))
+        for r in requests
+        if r.config.observe.definition == "sampled"
+    )
+    running = ""
+    if sampled:
+        running = (
+            f"\n\nNot so in {' and '.join(sampled)}: exact counts by the definition take some 110 "
+            "bytes a weight (130 in float32) while the window is young, more than a GPU has, so "
+            "there it is left to the weights that are followed (`observe.definition=sampled`). All "
+            "weights are counted by the running average: a gradient spikes where it is above "
+            f"{THRESHOLD:g} times the mean magnitude of the weight's gradients so far, its own "
+            f"included. None can before step {THRESHOLD + 1:g}, so a bump before it counts against "
+            "the claims, and gradients that grow as training goes on spike more often so than by "
+            "the definition. Counts of the two readings are never compared with each other."
+        )
     return Section(
         "What is counted",
         f"The first {config.schedule.steps:,} steps of {config.optimizer.name}, all of them in the "
@@ -227,5 +273,5 @@ def observed(requests: Sequence[Request]) -> Section:
         "optimizer does). So a weight can spike at fewer than "
         f"{config.schedule.steps / THRESHOLD:g} steps, and one whose gradient is zero in nearly "
         "all of them, the row of a rare token in the embedding, spikes whenever the token comes: "
-        "that is arithmetic, not instability.",
+        "that is arithmetic, not instability." + running,
     )

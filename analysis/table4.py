@@ -165,10 +165,11 @@ def _table(runs: Sequence[ObservedRun]) -> pd.DataFrame:
         seen = [observations for _, observations in spikes.seen_of(runs)]
         row["weights"] = spikes.weights(seen[0], [kind]) if seen else None
         for reading in (DEFINITION, RUNNING):
-            counts = [spikes.spikes(one, [kind], reading) for one in seen]
+            read = [one for one in seen if spikes.has_reading(one, reading)]
+            counts = [spikes.spikes(one, [kind], reading) for one in read]
             row[f"spikes_{reading}"] = spikes.spread(counts)
             row[f"ratio_{reading}"] = spikes.spread(
-                [n / spikes.weights(one, [kind]) for n, one in zip(counts, seen, strict=True)]
+                [n / spikes.weights(one, [kind]) for n, one in zip(counts, read, strict=True)]
             )
         row |= {"published_spikes": count, "published_weights": size, "published_ratio": ratio}
         row["n"] = len(seen)
@@ -230,14 +231,19 @@ def _figure(runs: Sequence[ObservedRun], answers: Sequence[Answer], setting: str
         }
         printed = {k: [float(PUBLISHED[k][0])] for k in KINDS}
         ratio = {k: [PUBLISHED[k][0] / PUBLISHED[k][1]] for k in KINDS}
-        steps = ours[KINDS[0]][0].about["steps"] if ours[KINDS[0]] else PUBLISHED_STEPS
+        first = next(iter(ours[KINDS[0]]), None)
+        steps = first.about["steps"] if first else PUBLISHED_STEPS
+        reading = spikes.reading_of(first) if first else DEFINITION
+        own = f"Ours{spikes.unlike([first] if first else [])}"
         most, often, _ = answers
-        _bars(panels[0, 0], counts, "Ours: spikes", f"“most in the embedding”: {most.verdict}")
-        _bars(panels[0, 1], rates, "Ours: spikes a weight", f"“norms most often”: {often.verdict}")
+        _bars(panels[0, 0], counts, f"{own}: spikes", f"“most in the embedding”: {most.verdict}")
+        _bars(
+            panels[0, 1], rates, f"{own}: spikes a weight", f"“norms most often”: {often.verdict}"
+        )
         _bars(panels[1, 0], printed, "Published: spikes", f"one run ({SOURCE})")
         _bars(panels[1, 1], ratio, "Published: spikes a weight", f"one run ({SOURCE})")
-        for axes, limit in ((panels[0, 1], steps), (panels[1, 1], PUBLISHED_STEPS)):
-            _draw_bound(axes, definition_bound(limit))
+        _draw_bound(panels[0, 1], reading, steps)
+        _draw_bound(panels[1, 1], DEFINITION, PUBLISHED_STEPS)
     return figure
 
 
@@ -266,12 +272,13 @@ def _bars(axes: Axes, values: Mapping[str, Sequence[float]], title: str, footer:
             axes.plot([place + 0.17] * len(shown), shown, "o", ms=3, color=drawing.GREY, mew=0)
 
 
-def _draw_bound(axes: Axes, bound: int) -> None:
+def _draw_bound(axes: Axes, reading: str, steps: int) -> None:
+    bound = definition_bound(steps) if reading == DEFINITION else running_bound(steps)
     axes.axhline(bound, color=drawing.VERMILLION, ls=drawing.DASHES, lw=1)
     axes.text(
         -0.5,
         bound * 1.2,
-        f"Definition P.1 allows {bound}",
+        f"{spikes.READING_NAMES[reading]} allows {bound}",
         fontsize=7.5,
         color=drawing.VERMILLION,
     )

@@ -177,7 +177,7 @@ def _figure(cells: Sequence[Aligned], answers: Sequence[Answer], setting: str) -
         )
         grid = figure.subplots(len(cells), 2, width_ratios=(3, 1), height_ratios=heights)
         for (left, right), cell in zip(grid, cells, strict=True):
-            left.set_title(cell.name, pad=7)
+            left.set_title(cell.name + spikes.unlike(seen for _, seen, _ in cell.runs), pad=7)
             if not cell.runs:
                 for axes in (left, right):
                     axes.set_axis_off()

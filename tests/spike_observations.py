@@ -34,13 +34,15 @@ BETA1, BETA2 = 0.9, 0.99
 class Made:
     """What a made run has: spikes a kind of layer at given steps, and bumps of the loss at others.
 
-    `rows` is at how many steps each weight of the embedding has a gradient at all.
+    `rows` is at how many steps each weight of the embedding has a gradient at all; `sampled` says
+    that the definition was left to the followed weights.
     """
 
     spikes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     bumps: Sequence[int] = ()
     rows: int = 3
     seed: int = 0
+    sampled: bool = False
 
 
 def gradients(made: Made) -> np.ndarray:
@@ -66,6 +68,8 @@ def write(root: Path, run_id: str, made: Made) -> None:
     folder = directory.observations_path
     folder.mkdir(parents=True)
     counts, parameters = _counts(values)
+    if made.sampled:
+        counts = counts[counts["reading"] != "definition"]
     parameters.to_parquet(folder / "parameters.parquet")
     counts.to_parquet(folder / "counts.parquet")
     coordinates, trajectories = _trajectories(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from analysis import table4
+from analysis import spikes, table4
 from analysis.catalogue import load_build
 from analysis.exhibit import Exhibit, markdown, write
 from analysis.figure8 import LEVEL_STEPS, steps_back
 from analysis.table5 import ranges
 from spam_lab.orchestrate.expand import Request, expand, load_sweep
+from spam_lab.record.observations import read_observations
 from tests import spike_observations as made_runs
 from tests.spike_observations import LAYERS, STEPS, Made
 
@@ -155,6 +157,45 @@ def test_a_run_without_a_result_is_shown_and_decides_nothing(root: Path) -> None
         assert not {"holds"} & set(found.values()) or name == "figure4", name
         text = markdown(exhibit, [])
         assert "1: `" in text and "` diverged" in text and "` missing" in text
+
+
+@pytest.mark.parametrize("name", ["table4", "figure3", "figure4"])
+def test_a_run_whose_definition_was_left_out_is_counted_by_the_running_average(
+    name: str, root: Path
+) -> None:
+    def sampled(request: Request) -> Made:
+        return replace(as_claimed(request), sampled=True)
+
+    exhibit = build(name, root, sampled, ("observe.definition=sampled",))
+    text = markdown(exhibit, [])
+    assert "`observe.definition=sampled`" in text and "| running average |" in text
+    titles = [axes.get_title(loc="left") for axes in exhibit.figure.axes]
+    assert any(", by running average" in title for title in titles)
+    if name == "table4":
+        assert set(exhibit.table["spikes_definition"]) == {"–"}
+        assert "–" not in set(exhibit.table["spikes_running"])
+
+
+def test_each_size_of_figure_2_is_counted_by_the_reading_it_has(tmp_path: Path) -> None:
+    def mixed(request: Request) -> Made:
+        return replace(as_claimed(request), sampled=request.config.model.name == "llama_1b")
+
+    exhibit = build("figure2", tmp_path, mixed)
+    middle = exhibit.figure.axes[3:6]
+    notes = [[text.get_text() for text in axes.texts] for axes in middle]
+    assert [of_panel[0] for of_panel in notes] == ["Definition P.1"] * 2 + ["by running average"]
+    assert verdicts(exhibit)["figure2.coincide"] == "holds"
+
+
+def test_no_count_is_not_a_count_of_none(tmp_path: Path) -> None:
+    made_runs.write(tmp_path, "sampled", Made({"norm": BUMPS}, sampled=True))
+    made_runs.write(tmp_path, "all", Made({"norm": BUMPS}))
+    sampled, whole = (read_observations(tmp_path, name) for name in ("sampled", "all"))
+    for reading in (None, spikes.RUNNING):
+        assert spikes.spikes(sampled, reading=reading) == spikes.spikes(whole, reading="running")
+    assert spikes.by_step(sampled).sum() == spikes.spikes(sampled)
+    with pytest.raises(ValueError, match="definition"):
+        spikes.spikes(sampled, reading=spikes.DEFINITION)
 
 
 def test_no_result_at_all_makes_an_empty_exhibit(tmp_path: Path) -> None:
