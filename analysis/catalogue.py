@@ -9,6 +9,7 @@ no sweep is rendered from the configuration alone: it has `DESCRIPTION` and a fu
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import pkgutil
 import re
@@ -66,6 +67,22 @@ def load_build(name: str) -> Build:
     """The `build` function of the exhibit `name` of a sweep."""
     names = exhibit_names()
     if name not in names:
-        raise ExhibitError(f"exhibit {name} is not known: one of {', '.join(names)}")
+        raise ExhibitError(_unknown(name, names))
     build: Build = importlib.import_module(f"analysis.{name}").build
     return build
+
+
+def _unknown(name: str, names: Sequence[str]) -> str:
+    """Why there is no exhibit of that name, and what to do."""
+    from spam_lab.orchestrate.expand import study_names, sweep_names
+
+    if name in study_names():
+        return f"{name} is a study: python -m analysis {TUNING} --study {name}"
+    if name in sweep_names():
+        return (
+            f"the sweep {name} has nothing that shows it yet: write analysis/{name}.py with "
+            f"build(frame, requests, scale) -> Exhibit (README, Add an exhibit)"
+        )
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"exhibit {name} is not known: one of {', '.join(names)}{hint}"

@@ -1,9 +1,11 @@
 """What the README promises to somebody who extends the lab: a new optimizer is one file and one
-YAML, a new exhibit is one sweep file and one analysis file. Tried on a copy of the project."""
+YAML, a new exhibit is one sweep file and one analysis file. Its own examples, word by word, on a
+copy of the project."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,65 +15,13 @@ import pytest
 
 from tests.conftest import ROOT
 
-METHOD = '''
-"""Sign descent with momentum, a stand-in for somebody's optimizer."""
-
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from spam_lab.config.fields import number, text
-from spam_lab.config.schema import OptimizerConfig
-from spam_lab.optim.registry import Groups, method
-
-if TYPE_CHECKING:
-    from torch.optim import Optimizer
+README = (ROOT / "README.md").read_text()
 
 
-@dataclass
-class SignConfig(OptimizerConfig):
-    """Momentum SGD."""
-
-    name: str = text("sign", doc="registry name of the method")
-    momentum: float = number(0.9, low=0, high=1, high_open=True, doc="decay of the momentum")
-
-
-@method("sign", SignConfig)
-def build(groups: Groups, config: SignConfig, seed: int) -> Optimizer:
-    """torch's own."""
-    import torch
-
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
-'''
-
-YAML = """
-defaults:
-  - base_sign
-  - _self_
-
-lr: ${scaled:lr,0.1}
-"""
-
-SWEEP = '''
-"""Which momentum is best?"""
-
-from spam_lab.orchestrate.grid import Sweep, panel
-
-
-def sweep() -> Sweep:
-    """Two values, two seeds."""
-    cells = panel("momentum", "optimizer.momentum", (0.0, 0.9), fixed={"optimizer": "sign"})
-    return Sweep("figure42", "Which momentum is best?", tuple(cells), seeds=(0, 1))
-'''
-
-ANALYSIS = '''
-"""Figure 42: two momenta, drawn with the project's own parts."""
-
-from analysis.table10 import build
-
-__all__ = ["build"]
-'''
+def blocks(heading: str) -> list[str]:
+    """The code blocks of a section of the README, in order."""
+    section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(r"```\w+\n(.*?)```", section, re.S)
 
 
 @pytest.fixture
@@ -94,24 +44,33 @@ def run(project: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_an_optimizer_is_one_file_and_one_yaml_and_a_sweep_one_more(
+def test_the_files_in_the_readme_are_all_that_an_optimizer_and_an_exhibit_need(
     project: Path, cache: Path
 ) -> None:
-    (project / "spam_lab/optim/methods/sign.py").write_text(METHOD)
-    (project / "conf/optimizer/sign.yaml").write_text(YAML)
-    (project / "sweeps/figure42.py").write_text(SWEEP)
-    (project / "analysis/figure42.py").write_text(ANALYSIS)
-    short = ["schedule.steps=4", "schedule.warmup_steps=1", f"paths.cache={cache}"]
-    short += ["evaluation.tokens=300"]
-    refused = run(project, "launch.py", "optimizer=sign", "optimizer.momentum=1")
-    assert "optimizer.momentum=1.0 is not allowed: >= 0 and < 1" in refused.stderr
-    sweep = run(project, "launch.py", "sweep=figure42", *short)
-    assert sweep.returncode == 0, sweep.stdout + sweep.stderr
-    assert "4 runs: 4 done" in sweep.stdout
-    listed = run(project, "-m", "analysis", "--list")
-    assert "figure42" in listed.stdout
-    shown = run(project, "launch.py", "optimizer=sign", "--help")
-    assert "optimizer.momentum=0.9" in shown.stdout and "decay of the momentum" in shown.stdout
+    method, yaml = blocks("Add an optimizer")
+    sweep, analysis = blocks("Add an exhibit")
+    (project / "spam_lab/optim/methods/nadam.py").write_text(method)
+    (project / "conf/optimizer/nadam.yaml").write_text(yaml)
+    (project / "sweeps/figure42.py").write_text(sweep)
+    short = ["schedule.steps=4", "schedule.warmup_steps=1", "evaluation.tokens=300"]
+    cached = [*short, f"paths.cache={cache}"]
+    refused = run(project, "launch.py", "optimizer=nadam", "optimizer.beta1=1")
+    assert "optimizer.beta1=1.0 is not allowed: >= 0 and < 1" in refused.stderr
+    shown = run(project, "launch.py", "optimizer=nadam", "--help")
+    assert "optimizer.beta1=0.9" in shown.stdout and "decay of the first" in shown.stdout
+    trained = run(project, "launch.py", "optimizer=nadam", *cached)
+    assert trained.returncode == 0 and "1 runs: 1 done" in trained.stdout, trained.stderr
+    swept = run(project, "launch.py", "sweep=figure42", *cached)
+    assert swept.returncode == 0, swept.stdout + swept.stderr
+    assert "9 runs: 9 done" in swept.stdout
+    without = run(project, "-m", "analysis", "figure42")
+    assert without.returncode == 1
+    assert "write analysis/figure42.py with build(" in without.stderr
+    (project / "analysis/figure42.py").write_text(analysis)
+    drawn = run(project, "-m", "analysis", "figure42", *short)
+    assert drawn.returncode == 0, drawn.stderr
+    page = (project / "reports/nano/figure42.md").read_text()
+    assert re.search(r"θ = 500 is better than 5000.*\b(holds|fails|undecided)\b", page)
 
 
 def test_hydras_own_launchers_keep_working(project: Path, cache: Path) -> None:
