@@ -155,10 +155,20 @@ def _print_next(console: Console, plan: Plan, command: CommandConfig) -> None:
             status = plan.directory(entry).status()
             if status.state is State.DONE:
                 lines = [
-                    m for m in plan.directory(entry).metrics() if "validation/loss" in m.values
+                    line
+                    for line in plan.directory(entry).metrics()
+                    if any(key.startswith("validation/") for key in line.values)
                 ]
-                perplexity = lines[-1].values["validation/perplexity"]
-                console.print(f"{entry.label}: validation perplexity {perplexity:.2f}")
+                values = lines[-1].values
+                if "validation/perplexity" in values:
+                    shown = f"perplexity {values['validation/perplexity']:.2f}"
+                else:
+                    shown = ", ".join(
+                        f"{key.removeprefix('validation/')} {value:.4g}"
+                        for key, value in values.items()
+                        if key.startswith("validation/")
+                    )
+                console.print(f"{entry.label}: validation {shown}")
 
 
 def _is_hydras(arguments: Sequence[str]) -> bool:
