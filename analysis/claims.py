@@ -1,4 +1,5 @@
-"""Claims of the paper and their answers: holds, fails or undecided, from a stated test.
+"""Claims and their answers: holds, fails or undecided, from a stated test. Most are the paper's; a
+claim of this laboratory's own says that it is.
 
 A claim is composed of comparisons between cells. `every_pair` answers claims of the form "A is
 better than B, and than C"; `best_within` answers "the best value lies in this range". Both correct
@@ -17,11 +18,16 @@ from analysis.stats import Cell, Comparison, Verdict, all_of, compare, corrected
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement that the paper draws from an exhibit, and where it says so."""
+    """One statement that the paper draws from an exhibit, and where it says so.
+
+    `own` marks a question of this laboratory, which the paper does not ask or not in this form;
+    `source` then says what the paper has to do with it.
+    """
 
     key: str
     text: str
     source: str
+    own: bool = False
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,9 @@ EFFECT = (
 
 NOT_TESTED = "No comparison could be tested."
 
+PAPERS_CLAIMS = "The paper's claims"
+OWN_CLAIMS = "The laboratory's own questions"
+
 
 @dataclass(frozen=True)
 class Section:
@@ -53,7 +56,10 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def claims(answers: Sequence[Answer]) -> Section:
-    """Every claim with its verdict, its test and all comparisons behind it."""
+    """Every claim with its verdict, its test and all comparisons behind it.
+
+    The heading says whether the claims are the paper's or this laboratory's own questions.
+    """
     summary = table(
         ["claim", "verdict", "where the best lies"],
         [(a.claim.text, f"**{a.verdict}**", a.detail or "–") for a in answers],
@@ -68,7 +74,8 @@ def claims(answers: Sequence[Answer]) -> Section:
             f"**{answer.claim.text}: {answer.verdict}.** {answer.claim.source}.\n\n"
             f"Test: {answer.test}.\n\n{parts}"
         )
-    return Section("The paper's claims", "\n\n".join(blocks))
+    own = bool(answers) and all(answer.claim.own for answer in answers)
+    return Section(OWN_CLAIMS if own else PAPERS_CLAIMS, "\n\n".join(blocks))
 
 
 def setting(requests: Sequence[Request]) -> str:

@@ -95,7 +95,7 @@ def _answer(
 
     def at(value: str, step: int) -> Cell:
         whole = TABLE1.cell(cells, model, value)
-        return curves.get((model, value), {}).get(step, Cell(whole.name))
+        return curves.get((model, value), {}).get(step, Cell(whole.name, whole.cell_id))
 
     pairs = [
         (at("spam", step), at(value, step))

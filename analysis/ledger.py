@@ -1,5 +1,6 @@
-"""The claims ledger: every claim of the paper at every scale that was run, with its verdict, test,
-effect and runs, and with a correction for how many claims were tested.
+"""The claims ledger: every claim of the paper, and every question of our own, at every scale
+that was run, with its verdict, test, effect and runs, and with a correction for how many claims
+were tested.
 
 Each claim keeps its own verdict, which is corrected for the comparisons within it (`claims`).
 Over all claims that were tested, at all scales, two corrections stand beside it. Holm's method
@@ -33,6 +34,7 @@ from analysis.stats import CONFIDENCE, Comparison, Verdict, holm
 from spam_lab.files import replacing
 
 NOT_RUN = "not run"
+ASKED = {False: "the paper", True: "this laboratory"}
 VERDICTS = (*(str(verdict) for verdict in Verdict), NOT_RUN)
 
 CORRECTION = (
@@ -51,7 +53,7 @@ class Line:
     """One claim at one scale.
 
     Attributes:
-        key, text, source: the claim.
+        key, text, source, own: the claim; `own` says that it is this laboratory's question.
         exhibits: those that test it, the first first.
         scale: the scale's name.
         verdict: of the exhibit: holds, fails, undecided; or not run.
@@ -67,6 +69,7 @@ class Line:
     key: str
     text: str
     source: str
+    own: bool
     exhibits: tuple[str, ...]
     scale: str
     verdict: str
@@ -126,6 +129,7 @@ def table(ledger: Ledger) -> pd.DataFrame:
                 "claim": line.key,
                 "text": line.text,
                 "source": line.source,
+                "asked_by": ASKED[line.own],
                 "exhibits": " ".join(line.exhibits),
                 "verdict": line.verdict,
                 "ledger_verdict": line.ledger,
@@ -147,11 +151,12 @@ def table(ledger: Ledger) -> pd.DataFrame:
 
 def markdown(ledger: Ledger) -> str:
     """The ledger as a page."""
-    parts = ["# The paper's claims", summary(ledger), CORRECTION.format(count=len(ledger.tested))]
+    parts = ["# The claims", summary(ledger), CORRECTION.format(count=len(ledger.tested))]
     for scale in dict.fromkeys(line.scale for line in ledger.lines):
         rows = [
             (
                 f"{line.text} ({line.source})",
+                ASKED[line.own],
                 ", ".join(line.exhibits),
                 f"**{line.verdict}**",
                 shown_p(line.p_holm),
@@ -164,7 +169,15 @@ def markdown(ledger: Ledger) -> str:
             for line in ledger.lines
             if line.scale == scale
         ]
-        headers = ["claim", "exhibit", "verdict", "p (Holm)", "q (BH)", "over the ledger"]
+        headers = [
+            "claim",
+            "asked by",
+            "exhibit",
+            "verdict",
+            "p (Holm)",
+            "q (BH)",
+            "over the ledger",
+        ]
         headers += ["effect", "runs with a result", "what is missing"]
         parts.append(f"## Scale {scale}\n\n{document.table(headers, rows)}")
     parts.append("The runs behind each claim, and its test in full, are in ledger.csv.")
@@ -176,7 +189,9 @@ def summary(ledger: Ledger) -> str:
     own, over = ledger.counts(), ledger.counts(corrected=True)
     shown = ", ".join(f"{count} {verdict}" for verdict, count in own.items())
     corrected = ", ".join(f"{over[v]} {v}" for v in (Verdict.HOLDS, Verdict.FAILS))
-    return f"{len(ledger.lines)} claims: {shown}. Corrected over the ledger: {corrected}."
+    ours = sum(line.own for line in ledger.lines)
+    whose = f" ({len(ledger.lines) - ours} of the paper, {ours} of our own)" if ours else ""
+    return f"{len(ledger.lines)} claims{whose}: {shown}. Corrected over the ledger: {corrected}."
 
 
 def write(ledger: Ledger, folder: Path) -> list[Path]:
@@ -238,6 +253,7 @@ def _lines(made: Assembled) -> Iterable[Line]:
             key=answer.claim.key,
             text=answer.claim.text,
             source=answer.claim.source,
+            own=answer.claim.own,
             exhibits=(made.name,),
             scale=made.scale,
             verdict=str(answer.verdict) if results else NOT_RUN,
@@ -253,7 +269,8 @@ def _lines(made: Assembled) -> Iterable[Line]:
 
 def _behind(answer: Answer, frame: pd.DataFrame) -> pd.Series[bool]:
     """Which rows stand behind an answer: those of the cells it compares, or all."""
-    cells = {cell_id for c in answer.behind for cell_id in _cell_ids(c)}
+    # A point of a curve is a cell at a step: CELL_ID@STEP (`curves`).
+    cells = {cell_id.partition("@")[0] for c in answer.behind for cell_id in _cell_ids(c)}
     if not cells:
         return pd.Series(True, index=frame.index)
     return frame["cell_id"].isin(cells)

@@ -31,7 +31,10 @@ class Writer:
     def html(self, text: str, caption: str) -> Markup:
         """The text as HTML; its tables are captioned `caption`, numbered where there are more."""
         self._caption, self._numbers = caption, itertools.count(1)
-        return Markup(self._markdown.render(text))
+        # A number and its interval stay on one line.
+        return Markup(
+            self._markdown.render(text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"))
+        )
 
     def code(self, text: str) -> Markup:
         """A run_id, or whatever else stands in code, linked where it leads somewhere."""

@@ -55,28 +55,33 @@ CLAIMS = {
         "mechanism.beats_adam",
         "SPAM is better than Adam with moments of either number format, at the same learning rate",
         "Section 4, Table 1, where both are in pure bfloat16; float32 moments are " + OURS,
+        own=True,
     ),
     "reset": Claim(
         "mechanism.reset",
         "Resetting the moments lowers the loss, whatever the bias correction counts",
         "Section 3: “periodic reset of the first and second moments to eliminate the harmful "
         "accumulation of spiked gradients”; to part it from the step size is " + OURS,
+        own=True,
     ),
     "reset_fp32": Claim(
         "mechanism.reset_fp32",
         "Resetting the moments lowers the loss where they are float32 too",
         "in bfloat16 a reset also frees a second moment that rounding holds up; " + OURS,
+        own=True,
     ),
     "steps": Claim(
         "mechanism.steps",
         "SPAM is better than Adam that takes steps as large (its saw-tooth on the learning rate)",
         OURS,
+        own=True,
     ),
     "clip": Claim(
         "mechanism.clip",
         "Spike-aware clipping lowers the loss",
         "Section 3: “identification and adaptive re-scaling of spiked gradients”; to test it "
         "averaged over format and reset is " + OURS,
+        own=True,
     ),
 }
 

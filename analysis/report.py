@@ -21,7 +21,9 @@ import spam_lab
 from analysis import ledger as ledgers
 from analysis.assembly import Assembled, Scale
 from analysis.claims import Answer
+from analysis.document import OWN_CLAIMS, PAPERS_CLAIMS
 from analysis.exhibit import Exhibit, csv, drawn
+from analysis.frames import RESULTS
 from analysis.ledger import Ledger
 from analysis.markup import Writer
 from analysis.origins import last_end, origins
@@ -36,7 +38,13 @@ LARGEST_SVG = 300_000
 """Bytes from which on a figure is put in as PNG: many marks are smaller as pixels."""
 
 CSS_DPI = 96
-FOLDED = ("The paper's claims", "What was run", "How intervals were mapped", "The runs behind")
+FOLDED = (
+    PAPERS_CLAIMS,
+    OWN_CLAIMS,
+    "What was run",
+    "How intervals were mapped",
+    "The runs behind",
+)
 """What the headings of sections begin with that are folded at first: answers stand above them."""
 
 
@@ -128,10 +136,10 @@ def page(scale: Scale, ledger: Ledger, root: Path, ui: str = "") -> str:
         missing=missing,
         origins={
             name: sorted(values.items(), key=lambda item: (-item[1], item[0]))
-            for name, values in origins(root, scale.records).items()
+            for name, values in origins(root, _results(scale)).items()
             if values
         },
-        origins_text=_origins_text(scale.records),
+        origins_text=_origins_text(_results(scale)),
         version=spam_lab.__version__,
     )
 
@@ -139,17 +147,26 @@ def page(scale: Scale, ledger: Ledger, root: Path, ui: str = "") -> str:
 def _opening(scale: Scale, shown: int) -> str:
     return (
         f"{shown} of {len(scale.exhibits)} exhibits are complete at scale {scale.config.name}, "
-        f"from {len(scale.records)} recorded runs. Every number is a mean over seeds with its 95 % "
-        "interval, stands beside the runs behind it, and beside the paper’s own where the paper "
-        "prints one."
+        f"from {len(_results(scale))} runs with a result. Every number is a mean over seeds with "
+        "its 95 % interval, stands beside the runs behind it, and beside the paper’s own where the "
+        "paper prints one."
     )
+
+
+def _results(scale: Scale) -> dict[str, Run]:
+    """The recorded runs that have a result, by run_id: where the page's numbers come from."""
+    frames = [made.frame for made in scale.exhibits if not made.frame.empty]
+    known = {i for frame in frames for i in frame[frame["state"].isin(RESULTS)]["run_id"]}
+    return {run_id: run for run_id, run in scale.records.items() if run_id in known}
 
 
 def _origins_text(records: Mapping[str, Run]) -> str:
     commit, edited = git_state()
     code = f"commit {commit}{' with uncommitted changes' if edited else ''}" if commit else "no git"
     ended = last_end(records)
-    runs = f"{len(records)} runs" + (f", the last of which ended at {ended}" if ended else "")
+    runs = f"{len(records)} runs with a result" + (
+        f", the last of which ended at {ended}" if ended else ""
+    )
     return f"This page was written by code of {code}, from {runs}. Counts are of runs."
 
 

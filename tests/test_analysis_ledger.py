@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
+from analysis import document, mechanism
 from analysis import ledger as ledgers
 from analysis.assembly import Assembled, Scale, natural
 from analysis.claims import Answer, Claim, every_pair
@@ -159,6 +160,30 @@ def test_the_files_say_the_same_each_time(tmp_path_factory: pytest.TempPathFacto
     text = paths[1].read_text()
     assert "2 claims: 1 holds, 0 fails, 0 undecided, 1 not run" in text
     assert "`launch table0`" in text and "Over the 1 claims" in text
+
+
+def test_the_papers_claims_are_told_from_our_own_questions() -> None:
+    ours = replace(
+        every_pair(claim("ours"), [(GOOD, NEAR)]), claim=replace(claim("ours"), own=True)
+    )
+    papers = every_pair(claim("papers"), [(GOOD, BAD)])
+    made = ledger(assembled("table0", [papers, ours], [GOOD, BAD, NEAR]))
+    assert dict(zip(*ledgers.table(made)[["claim", "asked_by"]].T.values, strict=True)) == {
+        "papers": "the paper",
+        "ours": "this laboratory",
+    }
+    assert "2 claims (1 of the paper, 1 of our own)" in ledgers.summary(made)
+    assert document.claims([papers]).heading == "The paper's claims"
+    assert document.claims([ours]).heading == "The laboratory's own questions"
+    assert all(one.own for one in mechanism.CLAIMS.values())
+
+
+def test_a_claim_about_points_of_curves_has_the_runs_of_the_curves() -> None:
+    at_step = [replace(one, cell_id=f"{one.cell_id}@40") for one in (GOOD, BAD)]
+    answer = every_pair(claim("curve"), [(at_step[0], at_step[1])])
+    (line,) = ledger(assembled("figure0", [answer], [GOOD, BAD, NEAR])).lines
+    assert line.run_ids == ("good0", "good1", "good2", "bad0", "bad1", "bad2")
+    assert (line.verdict, line.results) == ("holds", 6)
 
 
 def test_exhibits_are_sorted_as_people_count() -> None:
