@@ -33,6 +33,7 @@ EXCLUDED = (
     "data.files",  # a mirror of the same text
     "data.validation_files",
     "task.path",  # where a file lies that another key of the task names by its checksum
+    "task.tables",  # tables from which a value was taken
     "precision.name",
     "stabilizer.name",
     "observe.name",

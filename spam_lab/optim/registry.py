@@ -149,10 +149,17 @@ def build_optimizer(
 
 
 def parameter_groups(named: list[tuple[str, str, Parameter]]) -> Groups:
-    """One group for each kind that occurs, carrying it as "kind", with the parameters' names."""
-    by_kind: dict[str, list[tuple[str, Parameter]]] = {kind: [] for kind in KINDS}
+    """One group for each kind that occurs, carrying it as "kind", with the parameters' names.
+
+    Parameters that a model marks with a true attribute `no_weight_decay` are a group of their own.
+    """
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    for kind in KINDS:
+        groups[kind, True] = {"params": [], "kind": kind}
+        groups[kind, False] = {"params": [], "kind": kind, "weight_decay": 0.0}
     for name, kind, parameter in named:
-        if kind not in by_kind:
+        if kind not in KINDS:
             raise ValueError(f"kind={kind!r} of {name} is not allowed: one of {', '.join(KINDS)}")
-        by_kind[kind].append((name, parameter))
-    return [{"params": members, "kind": kind} for kind, members in by_kind.items() if members]
+        decays = not getattr(parameter, "no_weight_decay", False)
+        groups[kind, decays]["params"].append((name, parameter))
+    return [group for group in groups.values() if group["params"]]
