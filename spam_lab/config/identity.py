@@ -42,6 +42,7 @@ EXCLUDED = (
     "optimizer.densities",
     "optimizer.intervals",
     "optimizer.ranks",
+    "task.sizes",
 )
 """Keys that do not determine a run's numbers."""
 
