@@ -86,9 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--ui",
-        default=os.environ.get("MLFLOW_TRACKING_URI", ""),
         metavar="ADDRESS",
-        help="report: an MLflow UI to link runs to, http://... (default: MLFLOW_TRACKING_URI)",
+        help="report: an MLflow UI to link runs to, http://...; '' for none "
+        "(default: the server in MLFLOW_TRACKING_URI, or the spam-lab ui that is up)",
     )
     parser.add_argument("--runs", type=Path, help="where runs are kept (default: runs)")
     parser.add_argument("--reports", type=Path, default=Path("reports"), help="where to write")

@@ -12,6 +12,9 @@ from html import escape
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
+LONG = 24
+"""Characters from which on a cell is kept wide enough to be read: tables scroll sideways."""
+
 
 class Writer:
     """Turns Markdown into HTML; `links` maps what stands in a code span to where it leads."""
@@ -26,6 +29,7 @@ class Writer:
         rule("table_open", lambda *_: self._open())
         rule("table_close", lambda *_: "</table></div>\n")
         rule("th_open", lambda *_: '<th scope="col">')
+        rule("td_open", lambda _, tokens, i, *more: _cell(tokens[i + 1].content))
         rule("code_inline", lambda _, tokens, i, *more: str(self.code(tokens[i].content)))
 
     def html(self, text: str, caption: str) -> Markup:
@@ -49,3 +53,7 @@ class Writer:
             f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}, table">'
             f'<table><caption class="hidden">{caption}</caption>\n'
         )
+
+
+def _cell(content: str) -> str:
+    return '<td class="long">' if len(content) >= LONG else "<td>"

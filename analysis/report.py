@@ -8,6 +8,7 @@ that nothing may be fetched. The same record gives the same bytes.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -108,6 +109,7 @@ def write(scale: Scale, ledger: Ledger, root: Path, path: Path, ui: str = "") ->
 
 def page(scale: Scale, ledger: Ledger, root: Path, ui: str = "") -> str:
     """The page as text."""
+    ui = _linkable(ui)
     writer = Writer(_links(scale.records, ui))
     shown = [_shown(made, writer) for made in scale.exhibits if made.is_complete]
     missing = [_missing(made) for made in scale.exhibits if not made.is_complete]
@@ -140,6 +142,7 @@ def page(scale: Scale, ledger: Ledger, root: Path, ui: str = "") -> str:
             if values
         },
         origins_text=_origins_text(_results(scale)),
+        ui=ui,
         version=spam_lab.__version__,
     )
 
@@ -221,12 +224,19 @@ def _image(exhibit: Exhibit) -> str:
     return _data("image/png", drawn(exhibit.figure, "png"))
 
 
+def _linkable(ui: str) -> str:
+    """The address as it can stand on a page: no account and password in it; empty if no page's."""
+    if not ui.startswith(("http://", "https://")):
+        return ""
+    return re.sub(r"//[^/]*@", "//", ui).rstrip("/")
+
+
 def _links(records: Mapping[str, Run], ui: str) -> dict[str, str]:
     """Where each run_id leads in the MLflow UI at `ui`."""
-    if not ui.startswith(("http://", "https://")):
+    if not ui:
         return {}
     return {
-        run_id: f"{ui.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+        run_id: f"{ui}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
         for run_id, run in records.items()
     }
 

@@ -15,13 +15,19 @@ from analysis.assembly import Scale, assemble
 from analysis.catalogue import ExhibitError
 from analysis.frames import recorded_scales
 from spam_lab.config.compose import groups
-from spam_lab.record.mlflow_store import tracking_uri
+from spam_lab.record.mlflow_store import is_server, tracking_uri
+from spam_lab.record.running_ui import running_ui
 
 DEFAULT_SCALE = "nano"
 
 
 def make(
-    word: str, scale: str | None, overrides: Sequence[str], runs: Path, reports: Path, ui: str
+    word: str,
+    scale: str | None,
+    overrides: Sequence[str],
+    runs: Path,
+    reports: Path,
+    ui: str | None,
 ) -> list[Path]:
     """Make the ledger or the report.
 
@@ -31,7 +37,7 @@ def make(
         overrides: those of the sweeps; without any, those with which each was launched.
         runs: the folder of runs.
         reports: where to write.
-        ui: the address of an MLflow UI for links; empty for none.
+        ui: the address of an MLflow UI for links; empty for none, None for the one that is up.
 
     Returns:
         The files written.
@@ -50,7 +56,14 @@ def make(
     scales = _assembled(sorted({shown, *others}), runs, overrides)
     chosen = next(one for one in scales if one.config.name == shown)
     path = reports / shown / "report.html"
+    ui = _ui_that_is_up(runs) if ui is None else ui
     return [report.write(chosen, ledger.ledger_of(scales), runs, path, ui)]
+
+
+def _ui_that_is_up(runs: Path) -> str:
+    """The server that keeps the record, or what `spam-lab ui` serves; empty for neither."""
+    uri = tracking_uri(runs)
+    return uri if is_server(uri) else running_ui(runs, uri)
 
 
 def _run(runs: Path) -> list[str]:

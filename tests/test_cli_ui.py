@@ -17,6 +17,8 @@ import psutil
 import pytest
 
 from spam_lab.cli import main
+from spam_lab.record.mlflow_store import tracking_uri
+from spam_lab.record.running_ui import running_ui
 from spam_lab.record.state import State
 from spam_lab.record.tracking import sync
 from tests.tracking_case import GrowingRun, content_of, finished_runs
@@ -76,6 +78,8 @@ def test_ui_serves_the_record_and_leaves_no_process(
     family = descendants(ui)
     assert family
 
+    assert running_ui(runs, tracking_uri(runs)) == address
+    assert running_ui(runs, "sqlite:////elsewhere.db") == ""
     assert urlopen(f"{address}/health", timeout=20).read() == b"OK"
     query = {"experiment_ids": ["1"], "filter": "tags.`spam_lab.sweep.figure9` = 'true'"}
     request = Request(
@@ -106,6 +110,7 @@ def test_ui_serves_the_record_and_leaves_no_process(
     assert ui.wait(20) == 0
     assert ui.stdout.read().splitlines()[-1] == "stopped"
     assert_gone(family)
+    assert not (runs / ".ui.json").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["other"], (
         "something was written in the working directory"
     )

@@ -37,12 +37,13 @@ from spam_lab.record.mlflow_store import (
     sqlite_path,
     tracking_uri,
 )
+from spam_lab.record.running_ui import announced
 
 SUMMARY = "look at the record in MLflow's pages, or at a study in Optuna's"
 DETAILS = """
 Starts MLflow's own server over the record that spam-lab sync has made and prints the address of
 each experiment's runs. Stop it with Ctrl-C. It does not sync: run spam-lab sync beside it and
-reload the page.
+reload the page. While it is up, python -m analysis report links run_ids to it.
 
 The server has no password. It listens on this machine only; to look at it from another one, tunnel:
   ssh -N -L 5000:127.0.0.1:5000 THIS_MACHINE
@@ -119,12 +120,13 @@ def run(arguments: Namespace) -> int:
                 served(*_mlflow(uri, arguments.runs, host, port, environment), log) as server,
             ):
                 wait_until_ready(server, _MLFLOW, f"{address}/health", log, uri)
-                for name, url in _experiment_pages(address, account):
-                    print(f"{name}: {url}")
-                if account:
-                    print(f"sign in as {account.name}")
-                print("Ctrl-C stops it", flush=True)
-                server.wait()
+                with announced(arguments.runs, address, uri):
+                    for name, url in _experiment_pages(address, account):
+                        print(f"{name}: {url}")
+                    if account:
+                        print(f"sign in as {account.name}")
+                    print("Ctrl-C stops it", flush=True)
+                    server.wait()
                 raise CommandError(f"{_MLFLOW} ended by itself: {tail(log, uri)}")
         except KeyboardInterrupt:
             print("stopped")
