@@ -23,14 +23,16 @@ Curve = Mapping[int, Cell]
 """Step -> the losses of that evaluation by seed."""
 
 
-def curves_of(frame: pd.DataFrame, cells: Mapping[Key, Cell]) -> dict[Key, dict[int, Cell]]:
+def curves_of(
+    frame: pd.DataFrame, cells: Mapping[Key, Cell], metric: str = LOSS
+) -> dict[Key, dict[int, Cell]]:
     """The evaluations of each cell's finished runs; `frame` has the column `root`."""
     found: dict[Key, dict[int, dict[int, float]]] = {key: {} for key in cells}
     for row in rows_of(frame):
         if row["state"] != "done":
             continue
         for line in RunDirectory(Path(row["root"]), row["run_id"]).metrics():
-            loss = line.values.get(LOSS, math.nan)
+            loss = line.values.get(metric, math.nan)
             if math.isfinite(loss):
                 steps = found[row["panel"], row["value"]]
                 steps.setdefault(line.step, {})[row["seed"]] = loss
