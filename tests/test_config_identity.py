@@ -7,12 +7,17 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from spam_lab.config.compose import compose_run
 from spam_lab.config.fields import walk
 from spam_lab.config.identity import EXCLUDED, SEEDS, canonical, cell_id, differences, run_id
 from spam_lab.config.schema import RunConfig, TaskConfig
+from spam_lab.orchestrate.cost import shape_of
 from tests.conftest import ROOT
+
+DEFAULT = compose_run([])
 
 
 @pytest.mark.parametrize("text", ["5000", "5000.0", "5e3", "5.0E+3", "+5000"])
@@ -74,6 +79,28 @@ def test_another_task_leaves_the_groups_of_pretraining_unread() -> None:
     assert run_id(config) != run_id(one) == run_id(other)
     larger = dataclasses.replace(one, task=dataclasses.replace(task, batch_size=9))
     assert run_id(larger) != run_id(one)
+
+
+@given(
+    weight=st.none() | st.integers(2, 16),
+    activation=st.none() | st.integers(2, 16),
+    seed=st.integers(0, 5),
+)
+def test_what_is_younger_than_recorded_runs_counts_where_it_is_set(
+    weight: int | None, activation: int | None, seed: int
+) -> None:
+    """A run from before there were bits is one without; any number of them is another run."""
+    config = dataclasses.replace(DEFAULT, seed=seed)
+    bits = {"weight_bits": weight, "activation_bits": activation}
+    few = dataclasses.replace(config, precision=dataclasses.replace(config.precision, **bits))
+    stored = dataclasses.asdict(config)
+    for key in bits:
+        del stored["precision"][key]
+    assert canonical(stored) == canonical(dataclasses.asdict(config))
+    same = weight is None and activation is None
+    assert (canonical(dataclasses.asdict(few)) == canonical(stored)) == same
+    assert (shape_of(dataclasses.asdict(few)) == shape_of(stored)) == same
+    assert run_id(few) != run_id(dataclasses.replace(few, seed=seed + 1))
 
 
 def test_an_id_is_the_same_in_another_process() -> None:

@@ -49,6 +49,9 @@ EXCLUDED = (
 _OF_PRETRAINING = ("model", "data", "stabilizer", "evaluation.tokens")
 """Keys that pre-training reads, and no other task."""
 
+_LATER = ("precision.weight_bits", "precision.activation_bits")
+"""Keys younger than recorded runs: null is what those runs did, and leaves no trace in an id."""
+
 SEEDS = ("seed", "data_seed")
 """Keys that tell runs of one cell apart."""
 
@@ -76,6 +79,8 @@ def canonical(config: Mapping[str, Any], excluded: tuple[str, ...] = EXCLUDED) -
     unread = ("task",) if task == PRETRAINING else _OF_PRETRAINING
     for key in (*excluded, *unread):
         _remove(content, key.split("."))
+    for key in _LATER:
+        _remove(content, key.split("."), only_null=True)
     _require_stable(content, "config")
     content["schema_version"] = SCHEMA_VERSION
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -91,11 +96,12 @@ def differences(one: Any, other: Any, prefix: str = "") -> list[str]:
     return [] if one == other else [f"{prefix.rstrip('.')}: {one!r} -> {other!r}"]
 
 
-def _remove(content: dict[str, Any], path: list[str]) -> None:
+def _remove(content: dict[str, Any], path: list[str], only_null: bool = False) -> None:
     *parents, last = path
     for key in parents:
         content = content.get(key, {})
-    content.pop(last, None)
+    if not only_null or content.get(last) is None:
+        content.pop(last, None)
 
 
 def _require_stable(value: Any, key: str) -> None:

@@ -177,9 +177,31 @@ class ScheduleConfig:
 class PrecisionConfig:
     """Number formats of weights and of the forward and backward pass."""
 
-    name: str = text(MISSING, doc="label: fp32, bf16, mixed")
+    name: str = text(MISSING, doc="label: fp32, bf16, mixed, a8w8, a4w4")
     weights: str = choice("float32", ("float32", "bfloat16"), doc="dtype of weights and gradients")
     autocast: bool = flag(False, doc="run forward and backward in bfloat16 autocast")
+    weight_bits: int | None = number(
+        None,
+        low=2,
+        high=16,
+        unit="bits",
+        doc="round the weights of the blocks' linear layers in every pass; null does not",
+    )
+    activation_bits: int | None = number(
+        None, low=2, high=16, unit="bits", doc="the same of what these layers read"
+    )
+
+    @property
+    def quantized(self) -> bool:
+        """Whether anything is rounded to few bits."""
+        return self.weight_bits is not None or self.activation_bits is not None
+
+    @property
+    def formats(self) -> str:
+        """The dtype of the weights, and the bits where there are some: "float32 A4W4"."""
+        pairs = (("A", self.activation_bits), ("W", self.weight_bits))
+        bits = "".join(f"{letter}{count}" for letter, count in pairs if count is not None)
+        return f"{self.weights} {bits}".rstrip()
 
 
 @dataclass
@@ -343,6 +365,13 @@ def _cross_problems(config: RunConfig) -> list[Problem]:
     if config.precision.autocast and config.precision.weights != "float32":
         allowed = "float32 wherever precision.autocast=true"
         found.append(Problem("precision.weights", config.precision.weights, allowed))
+    if config.precision.quantized and not config.pretrains:
+        allowed = "null: of the tasks, pre-training alone quantises its layers"
+        found += [
+            Problem(f"precision.{key}", getattr(config.precision, key), allowed)
+            for key in ("weight_bits", "activation_bits")
+            if getattr(config.precision, key) is not None
+        ]
     if config.observe.spikes and config.train.sharding == "fsdp":
         allowed = "auto or ddp wherever observe.spikes=true: spikes are counted in whole tensors"
         found.append(Problem("train.sharding", config.train.sharding, allowed))

@@ -112,12 +112,14 @@ def _timed(config: RunConfig, model: Module, mean_loss: Callable[[], Tensor]) ->
     import torch
 
     from spam_lab.models.kinds import named_kinds
+    from spam_lab.models.quantized import quantize
     from spam_lab.optim.registry import build_optimizer, prepare_model
 
     threads = torch.get_num_threads()
     torch.set_num_threads(config.cluster.threads)
     try:
         prepare_model(config.optimizer, model, 0)
+        quantize(model, config.precision)
         optimizer = build_optimizer(config.optimizer, named_kinds(model), 0)
         times = []
         for _ in range(CALIBRATED_STEPS):

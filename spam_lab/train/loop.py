@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from spam_lab.config.schema import RunConfig
+from spam_lab.models.quantized import quantize
 from spam_lab.optim.clip import clip_gradients
 from spam_lab.optim.registry import build_optimizer, prepare_model
 from spam_lab.tasks.registry import TaskBatch, open_task
@@ -112,12 +113,13 @@ class Training:
             self._restore()
 
     def _open(self, place: str) -> nn.Module:
-        """Open the task, its model built at `place`, as the method wants it."""
+        """Open the task, its model built at `place`, as method and precision want it."""
         config = self._config
         torch.manual_seed(config.seed)
         self._task = open_task(config, place)
         self._validation = [self._share(batch) for batch in self._task.validation]
         prepare_model(config.optimizer, self._task.model, config.seed)
+        quantize(self._task.model, config.precision)
         return self._task.model
 
     def run(self) -> Outcome:
