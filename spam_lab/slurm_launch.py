@@ -21,6 +21,7 @@ from spam_lab.orchestrate.run import Host
 from spam_lab.orchestrate.slurm import ledger, queue, resources
 from spam_lab.orchestrate.slurm.ledger import Submission
 from spam_lab.orchestrate.slurm.packing import JobArray, pack
+from spam_lab.orchestrate.slurm.queue import SlurmError
 from spam_lab.orchestrate.slurm.resources import world_size
 from spam_lab.orchestrate.slurm.site import max_array_size
 from spam_lab.orchestrate.slurm.submit import check_arrays, settle, submit, warnings
@@ -72,15 +73,21 @@ def launch_on_slurm(
 
 
 def _dry_run(root: Path, make: MakePlan, host_of: Callable[[Plan], Host], console: Console) -> int:
-    there = queue.is_here()
+    try:
+        queue.require()
+        doubt = ""
+    except SlurmError as error:  # a plan is worth having where there is no cluster
+        doubt = str(error)
     plan = make(ledger.held(root, slurm_jobs(root)))
     with console.status("timing a few training steps of each shape that is new here"):
         known = prices(plan, measure=True)
     print_plan(console, plan, known, 1)
-    size = max_array_size() if there else WITHOUT_SLURM
+    size = WITHOUT_SLURM if doubt else max_array_size()
     arrays = pack(plan.due, history(root), size)
     _print_arrays(console, arrays)
-    if there and arrays:
+    if doubt:
+        console.print(f"SLURM was not asked: {doubt}", highlight=False, soft_wrap=True)
+    elif arrays:
         check_arrays(arrays)
         console.print("SLURM would take these jobs (sbatch --test-only); nothing was submitted")
     return 0

@@ -87,8 +87,14 @@ def require() -> None:
             "cluster=slurm, but this computer has no sbatch: run it on a login node of the "
             "cluster, or take cluster=local"
         )
-    run(["scontrol", "ping"])
-    run(["scontrol", "show", "config"])
+    try:
+        run(["scontrol", "ping"])
+        run(["scontrol", "show", "config"])
+    except SlurmError as error:
+        raise SlurmError(
+            f"no SLURM cluster answers here ({error}): run it on a login node, with SLURM_CONF as "
+            f"the cluster has it; spam-lab doctor looks further; cluster=local needs none"
+        ) from None
 
 
 def own_jobs() -> list[JobInfo]:
