@@ -20,7 +20,7 @@ from spam_lab.record.store import RunDirectory
 LOSS = "validation/loss"
 
 Curve = Mapping[int, Cell]
-"""Step -> the losses of that evaluation by seed."""
+"""Step -> the losses of that evaluation by seed, or the values of another metric."""
 
 
 def curves_of(

@@ -17,6 +17,9 @@ from spam_lab.config.schema import TaskConfig
 CHANNELS = {"digits": 1, "fashion_mnist": 1, "imagenet": 3}
 """The data sets, and the channels of their images."""
 
+HUB = "hub:"
+"""What a path begins with that is a name for `datasets`."""
+
 STAGES = 4
 """A ConvNeXt halves its feature map before every stage but the first."""
 
@@ -26,6 +29,7 @@ class VisionConfig(TaskConfig):
     """Image classification (paper, Appendix E, Table 9)."""
 
     name: str = text("vision", doc="registry name of the task")
+    model: str = text(MISSING, doc="label of the model: convnext_tiny, vit_tiny")
     family: str = choice(MISSING, ("convnext", "vit"), doc="transformers model_type")
     hidden_sizes: list[int] = numbers(doc="width of each stage; a ViT has one")
     depths: list[int] = numbers(doc="blocks of each stage")
@@ -37,10 +41,10 @@ class VisionConfig(TaskConfig):
     dataset: str = choice(MISSING, tuple(CHANNELS), doc="which images")
     path: str | None = text(
         None,
-        doc="folder of the images: Fashion-MNIST's four files, or train/ and val/ with a folder a "
-        "class",
+        doc="Fashion-MNIST: the folder of its four files. ImageNet: a folder with train/ and val/ "
+        "and in them a folder a class, or hub:NAME for `datasets` (hub:ILSVRC/imagenet-1k); also "
+        "the environment variable SPAM_LAB_IMAGENET",
     )
-    hub_name: str | None = text(None, doc="ImageNet through `datasets`: ILSVRC/imagenet-1k")
     classes: int = number(MISSING, low=2, doc="how many; refused where the images have others")
     image_size: int = number(MISSING, low=2, unit="pixels", doc="side of what the model sees")
     crop_padding: int | None = number(
@@ -85,9 +89,6 @@ class VisionConfig(TaskConfig):
             found.append(Problem("task.image_size", self.image_size, allowed))
         if self.family == "vit":
             found += self._vit_problems()
-        if self.hub_name and (self.dataset != "imagenet" or self.path):
-            allowed = "null wherever task.path is given or task.dataset is not imagenet"
-            found.append(Problem("task.hub_name", self.hub_name, allowed))
         if self.path and self.dataset == "digits":
             found.append(Problem("task.path", self.path, "null: scikit-learn has the digits"))
         return found

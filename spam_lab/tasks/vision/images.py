@@ -20,11 +20,8 @@ from PIL import Image
 
 from spam_lab.config.fields import ConfigError, Problem
 from spam_lab.data.errors import DataError
-from spam_lab.tasks.vision.config import CHANNELS, VisionConfig
+from spam_lab.tasks.vision.config import CHANNELS, HUB, VisionConfig
 from spam_lab.tasks.vision.idx import FASHION_MNIST, fashion_mnist
-
-FASHION_FOLDER = "/usr/share/datasets/fashion-mnist"
-"""Where Debian's package dataset-fashion-mnist puts its files."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """By which everybody normalises ImageNet, of values in [0, 1]."""
@@ -134,7 +131,7 @@ def open_images(config: VisionConfig) -> Dataset:
     """
     require_images(config)
     if config.dataset == "imagenet":
-        parts = _from_hub(config) if config.hub_name else _from_folder(config)
+        parts = _from_hub(config) if _hub_name(config) else _from_folder(config)
         mean, std = IMAGENET_MEAN, IMAGENET_STD
         return Dataset(*parts, mean, std)
     arrays = _digits() if config.dataset == "digits" else _fashion(config)
@@ -159,14 +156,14 @@ def require_images(config: VisionConfig) -> None:
     elif config.dataset == "fashion_mnist":
         _require_classes(config, 10)
         _require_fashion(config)
-    elif config.path is not None:
-        _require_folder(config, Path(config.path))
-    elif config.hub_name is None:
+    elif config.path is None:
         allowed = (
-            "a folder with train/ and val/ and in them a folder a class, or give task.hub_name="
-            "ILSVRC/imagenet-1k (whose terms the hub asks you to accept) for `datasets`"
+            "a folder with train/ and val/ and in them a folder a class, or hub:ILSVRC/imagenet-1k "
+            "for `datasets` (the hub asks you to accept its terms); also as SPAM_LAB_IMAGENET"
         )
         raise ConfigError.of([Problem("task.path", None, allowed)])
+    elif not _hub_name(config):
+        _require_folder(config, Path(config.path))
 
 
 def class_names(folder: Path) -> list[str]:
@@ -193,7 +190,9 @@ def _fashion(config: VisionConfig) -> tuple[_Arrays, _Arrays]:
 
 
 def _fashion_folder(config: VisionConfig) -> Path:
-    return Path(config.path or FASHION_FOLDER)
+    if config.path is None:
+        raise ConfigError.of([Problem("task.path", None, "the folder of Fashion-MNIST's files")])
+    return Path(config.path)
 
 
 def _require_fashion(config: VisionConfig) -> None:
@@ -215,7 +214,8 @@ def _require_fashion(config: VisionConfig) -> None:
 
 
 def _from_folder(config: VisionConfig) -> tuple[Images, Images]:
-    folder, channels = Path(str(config.path)), CHANNELS[config.dataset]
+    assert config.path is not None
+    folder, channels = Path(config.path), CHANNELS[config.dataset]
     return FolderImages(folder / TRAIN, channels), FolderImages(folder / VALIDATION, channels)
 
 
@@ -232,15 +232,22 @@ def _require_folder(config: VisionConfig, folder: Path) -> None:
     _require_classes(config, len(train))
 
 
+def _hub_name(config: VisionConfig) -> str:
+    """The name for `datasets`; empty where a folder is meant."""
+    path = config.path or ""
+    return path.removeprefix(HUB) if path.startswith(HUB) else ""
+
+
 def _from_hub(config: VisionConfig) -> tuple[Images, Images]:
     from datasets import load_dataset  # type: ignore[import-untyped]
 
+    name = _hub_name(config)
     try:
-        found = load_dataset(config.hub_name)
+        found = load_dataset(name)
         splits = found["train"], found["validation" if "validation" in found else "test"]
         names = splits[0].features["label"].names
     except Exception as error:  # whatever hub, network and cache may raise
-        raise DataError(f"{config.hub_name} cannot be had through `datasets`: {error}") from error
+        raise DataError(f"{name} cannot be had through `datasets`: {error}") from error
     _require_classes(config, len(names))
     channels = CHANNELS[config.dataset]
     return HubImages(splits[0], channels), HubImages(splits[1], channels)
