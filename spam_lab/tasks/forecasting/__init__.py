@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import MISSING
-
 from spam_lab.config.fields import ConfigError, Problem, choice, number, text
 from spam_lab.config.schema import RunConfig, TaskConfig
 from spam_lab.tasks.registry import task
@@ -66,10 +64,10 @@ class ForecastingConfig(TaskConfig):
         ("series", "channel"),
         doc="max X: over the standardised training part, or over that of the value's own channel",
     )
-    width: int = number(MISSING, low=1, doc="d_model")
-    inner_width: int = number(MISSING, low=1, doc="width of the feed-forward block")
-    heads: int = number(MISSING, low=1, doc="attention heads")
-    layers: int = number(MISSING, low=1, doc="encoder layers")
+    width: int = number(128, low=1, doc="d_model")
+    inner_width: int = number(256, low=1, doc="width of the feed-forward block")
+    heads: int = number(16, low=1, doc="attention heads")
+    layers: int = number(3, low=1, doc="encoder layers")
     patch_length: int = number(16, low=1, unit="steps of the series", doc="length of a patch")
     patch_stride: int = number(8, low=1, unit="steps of the series", doc="from patch to patch")
     dropout: float = number(0.2, low=0, high=1, high_open=True, doc="dropout of the encoder")

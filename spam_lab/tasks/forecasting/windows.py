@@ -168,7 +168,8 @@ def evaluation_windows(config: ForecastingConfig, series: Series) -> Sequence[Wi
 
 def _windows(values: NDArray[Any], length: int) -> NDArray[Any]:
     """A view [T - length + 1, length, C] of all windows of `values` [T, C]."""
-    view = np.lib.stride_tricks.sliding_window_view(values, length, axis=0, writeable=False)
+    # torch warns of memory that cannot be written to, although nothing here writes.
+    view = np.lib.stride_tricks.sliding_window_view(values, length, axis=0, writeable=True)
     return view.transpose(0, 2, 1)
 
 
