@@ -3,8 +3,9 @@
 A panel shows each seed as a small dot, the mean with its 95 % interval, the paper's own setting as
 a diamond, and Adam as a dashed line in its band. Colours are told apart by the colour-blind and,
 being backed by shape and line style, in grey print. A cell far above the others, or one that
-diverged, is an arrow with its number at the top edge, so that it does not squash the rest. Figures
-are drawn without global state, from fixed fonts, so that equal numbers give equal bytes.
+diverged, is an arrow with its number at the top edge, so that it does not squash the rest; an
+interval that goes on beyond the panel ends in a triangle at its edge. Figures are drawn without
+global state, from fixed fonts, so that equal numbers give equal bytes.
 """
 
 from __future__ import annotations
@@ -112,10 +113,19 @@ def frame(axes: Axes, labels: Sequence[str], *, title: str, axis: str, footer: s
     )
 
 
-def draw_panel(axes: Axes, points: Sequence[Point], line: Cell | None = None) -> None:
-    """Draw cells into a framed panel; `line` is the cell drawn as Adam's dashed line."""
-    limit = _far_limit(points, line)
-    low, high = _limits(points, line, limit)
+def draw_panel(
+    axes: Axes,
+    points: Sequence[Point],
+    line: Cell | None = None,
+    *,
+    row: Sequence[Point] = (),
+) -> None:
+    """Draw cells into a framed panel; `line` is the cell drawn as Adam's dashed line.
+
+    `row` are the points of all panels that share the axis, these among them, where several do.
+    """
+    limit = _far_limit(row or points, line)
+    low, high = _limits(row or points, line, limit)
     if low >= high:
         axes.set_yticks([])
         axes.text(0.5, 0.5, "no results yet", transform=axes.transAxes, ha="center", color=GREY)
@@ -257,9 +267,18 @@ def _draw_point(axes: Axes, place: int, point: Point, limit: float, height: floa
             capthick=1.2,
             zorder=3,
         )
+        _mark_cuts(axes, place, _ends(estimate), colour)
     if estimate is not None and (cell.incomplete or estimate.n == 1):
         mark = f"n={estimate.n}" + (f" of {cell.seeds}" if cell.incomplete else "")
         _mark(axes, place, axes.get_ylim()[0] + 0.04 * height, mark, colour)
+
+
+def _mark_cuts(axes: Axes, place: int, ends: tuple[float, float], colour: str) -> None:
+    """A triangle, its tip at the panel's edge, where an interval goes on beyond it."""
+    bottom, top = axes.get_ylim()
+    for edge, is_cut, marker in ((bottom, ends[0] < bottom, 7), (top, ends[1] > top, 6)):
+        if is_cut:
+            axes.plot(place, edge, marker=marker, ms=7, mew=0, color=colour, zorder=3)
 
 
 def _arrow(axes: Axes, place: int, text: str, colour: str, size: float = 8) -> None:

@@ -119,34 +119,32 @@ def _figure(cells: Mapping[Key, Cell], answers: Sequence[Answer], setting: str) 
     with drawing.style():
         figure = drawing.new_figure(7.4, 6.2, f"Selections of sparse SPAM, LLaMA-60M, {setting}")
         *panels, words = figure.subplots(2, 3).flat
-        for axes, (name, regime) in zip(panels, REGIMES.items(), strict=True):
-            drawing.frame(axes, TICKS, title="", axis="", footer="")
-            axes.set_title(regime.title, fontsize=8.5)
-            points = [
-                drawing.Point(
-                    cells.get((name, value), Cell(cell_name(name, value))),
-                    tick,
-                    is_paper_setting=(name, value) == (DROPPED, SELECTIONS[0]),
-                    joined=False,
-                )
-                for value, tick in zip(SELECTIONS, TICKS, strict=True)
-            ]
-            drawing.draw_panel(axes, points)
-            axes.tick_params(axis="x", labelsize=7)
-        for row in (panels[:3], panels[3:]):
-            _share_axis([axes for axes in row if len(axes.lines)])
+        points = {name: _points(name, cells) for name in REGIMES}
+        names = list(REGIMES)
+        for row in (names[:3], names[3:]):  # the panels of a row are compared with each other
+            of_row = [point for name in row for point in points[name]]
+            for name in row:
+                axes = panels[names.index(name)]
+                drawing.frame(axes, TICKS, title="", axis="", footer="")
+                axes.set_title(REGIMES[name].title, fontsize=8.5)
+                drawing.draw_panel(axes, points[name], row=of_row)
+                axes.tick_params(axis="x", labelsize=7)
         _write_answers(words, answers)
         drawing.add_legend(figure, line=False)
     return figure
 
 
-def _share_axis(panels: Sequence[Axes]) -> None:
-    """One range for a row of panels: they are compared with each other."""
-    if not panels:
-        return
-    limits = [axes.get_ylim() for axes in panels]
-    for axes in panels:
-        axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+def _points(name: str, cells: Mapping[Key, Cell]) -> list[drawing.Point]:
+    """One panel's points, in the order of SELECTIONS."""
+    return [
+        drawing.Point(
+            cells.get((name, value), Cell(cell_name(name, value))),
+            tick,
+            is_paper_setting=(name, value) == (DROPPED, SELECTIONS[0]),
+            joined=False,
+        )
+        for value, tick in zip(SELECTIONS, TICKS, strict=True)
+    ]
 
 
 def _write_answers(axes: Axes, answers: Sequence[Answer]) -> None:

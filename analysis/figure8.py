@@ -24,7 +24,7 @@ from analysis.claims import Answer, Claim
 from analysis.document import Section
 from analysis.exhibit import Exhibit
 from analysis.spikes import THRESHOLD, ObservedRun
-from analysis.stats import Cell
+from analysis.stats import CONFIDENCE, Cell
 from spam_lab.config.schema import ScaleConfig
 from spam_lab.record.observations import Observations, scores
 
@@ -97,6 +97,7 @@ def build(frame: pd.DataFrame, requests: Sequence[Request], scale: ScaleConfig) 
         answers=(answer,),
         sections=(
             Section("Steps until the moments come back", _values(table)),
+            _caught(runs, table, requests),
             _what_is_followed(beta2),
             document.claims((answer,)),
             document.what_was_run(requests, frame),
@@ -194,6 +195,56 @@ def _answer(runs: Sequence[ObservedRun], found: Mapping[str, Sequence[Spike]]) -
     )
 
 
+def _caught(
+    runs: Sequence[ObservedRun], table: pd.DataFrame, requests: Sequence[Request]
+) -> Section:
+    """How many spikes were followed, of how many there were, and what would be enough."""
+    rows, usable = [], []
+    for run, seen in spikes.seen_of(runs):
+        highest = scores(seen.trajectories).groupby("coordinate")["definition"].max()
+        tested = table[(table["run_id"] == run.run_id) & (table["score"] > THRESHOLD)]
+        usable.append(len(tested))
+        rows.append(
+            (
+                run.seed,
+                f"{len(highest):,} of {spikes.weights(seen):,}",
+                f"{int((highest > THRESHOLD).sum()):,}",
+                len(tested),
+                f"{spikes.spikes(seen):,}",
+            )
+        )
+    if not rows:
+        return Section("How many spikes were followed", "No run has a result.")
+    headers = ["seed", "weights followed", f"of these with a score above {THRESHOLD:g}"]
+    headers += ["with a level before and room after it", "spikes in all weights"]
+    each = requests[0].config.observe.coordinates
+    words = (
+        f"The claim rests on {sum(usable)} spikes in {sum(n > 0 for n in usable)} of {len(usable)} "
+        f"seeds, of {each} weights followed in each kind of each layer (`observe.coordinates`). "
+        "The others above the threshold have no level, as the row of a rare token, or no room."
+    )
+    if sum(usable):
+        needed = enough_coordinates(each, sum(usable) / len(usable), len(usable))
+        words += (
+            " If spikes fell on weights independently and as often as here, every seed would have "
+            f"one with a probability of 95 % where {needed:,} were followed."
+        )
+    return Section("How many spikes were followed", f"{document.table(headers, rows)}\n\n{words}")
+
+
+def enough_coordinates(each: int, mean: float, seeds: int, confidence: float = CONFIDENCE) -> int:
+    """How many weights a group must follow for every seed to have a spike.
+
+    Args:
+        each: weights followed in a group now.
+        mean: spikes a seed has now, on average, above 0; taken as Poisson and in proportion.
+        seeds: how many seeds there are.
+        confidence: the probability that all have one.
+    """
+    needed = -math.log1p(-(confidence ** (1 / seeds)))
+    return math.ceil(each * needed / mean)
+
+
 def _what_is_followed(beta2: float) -> Section:
     memory = f"{1 / (1 - beta2):,.0f} steps" if beta2 < 1 else "no decay"
     return Section(
@@ -287,7 +338,8 @@ def _figure(
             axes.set_ylabel(label)
         figure.supxlabel(
             f"Dashed: {MULTIPLE:g} times the level of the {LEVEL_STEPS} steps before; dot: back "
-            f"below it. “v stays inflated longer than m”: {answer.verdict}",
+            f"below it. “v stays inflated longer than m”: {answer.verdict}, from "
+            f"{sum(s.score > THRESHOLD for of_run in found.values() for s in of_run)} spikes",
             fontsize=7.5,
             color=drawing.GREY,
             style="italic",

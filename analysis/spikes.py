@@ -255,10 +255,11 @@ def observed(requests: Sequence[Request]) -> Section:
     running = ""
     if sampled:
         running = (
-            f"\n\nNot so in {' and '.join(sampled)}: exact counts by the definition take some 110 "
-            "bytes a weight (130 in float32) while the window is young, more than a GPU has, so "
-            "there it is left to the weights that are followed (`observe.definition=sampled`). All "
-            "weights are counted by the running average: a gradient spikes where it is above "
+            f"\n\nNot so in {' and '.join(sampled)}: exact counts by the definition take up to "
+            "135 bytes a weight (160 in float32) while the window is young, more than a GPU has to "
+            "spare, so there it is left to the weights that are followed "
+            "(`observe.definition=sampled`). All weights are counted by the running average: a "
+            "gradient spikes where it is above "
             f"{THRESHOLD:g} times the mean magnitude of the weight's gradients so far, its own "
             f"included. None can before step {THRESHOLD + 1:g}, so a bump before it counts against "
             "the claims, and gradients that grow as training goes on spike more often so than by "

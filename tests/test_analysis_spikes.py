@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import poisson
 
 from analysis import spikes, table4
 from analysis.catalogue import load_build
 from analysis.exhibit import Exhibit, markdown, write
-from analysis.figure8 import LEVEL_STEPS, steps_back
+from analysis.figure8 import LEVEL_STEPS, enough_coordinates, steps_back
 from analysis.table5 import ranges
 from spam_lab.orchestrate.expand import Request, expand, load_sweep
 from spam_lab.record.observations import read_observations
@@ -256,6 +257,28 @@ def test_moments_come_back_when_the_formula_says() -> None:
     assert steps_back(moment, place) == (math.ceil(math.log(excess) / -math.log(beta2)), False)
     assert steps_back(moment[: place + 40], place) == (40, True)
     assert steps_back(np.ones(300), place) == (0, False)
+
+
+@given(st.integers(1, 500), st.floats(0.1, 20), st.integers(1, 5))
+def test_enough_weights_are_followed_for_every_seed_to_have_a_spike(
+    each: int, mean: float, seeds: int
+) -> None:
+    """Beside scipy's Poisson distribution: enough, and one weight fewer is not."""
+
+    def all_have_one(followed: int) -> float:
+        return float(poisson.sf(0, mean * followed / each)) ** seeds
+
+    needed = enough_coordinates(each, mean, seeds)
+    assert all_have_one(needed) >= 0.95 - 1e-9
+    assert all_have_one(needed - 1) < 0.95 + 1e-9
+
+
+def test_figure_8_says_how_many_spikes_it_rests_on(made: dict[str, Exhibit]) -> None:
+    exhibit = made["figure8"]
+    tested = exhibit.table[exhibit.table["score"] > 50]
+    text = markdown(exhibit, [])
+    assert len(tested) > 0
+    assert f"The claim rests on {len(tested)} spikes in 3 of 3 seeds, of 64 weights" in text
 
 
 def test_neighbouring_steps_are_one_range() -> None:

@@ -158,10 +158,10 @@ def test_a_larger_model_has_the_intervals_that_the_paper_gives_it() -> None:
 def test_spikes_are_counted_in_all_weights_where_a_gpu_holds_that(
     observe: str, scale: str, models: tuple[str, ...]
 ) -> None:
-    """At some 110 bytes a weight in bfloat16: the rule is on sizes, the table on names."""
+    """At up to 135 bytes a weight in bfloat16: the rule is on sizes, the table on names."""
     for model in models:
         run = compose_run([f"scale={scale}", f"model={model}", f"observe={observe}"])
-        fits = 110 * parameter_count(run.model) < 24e9
+        fits = 135 * parameter_count(run.model) < 24e9
         assert run.observe.definition == ("all" if fits else "sampled"), model
 
 

@@ -37,8 +37,8 @@ class ObserveConfig:
     definition: str = choice(
         "all",
         ("all", "sampled"),
-        doc="count by Definition P.1 in all weights, for some 130 bytes a weight while the window "
-        "is young (in bfloat16 110), or leave it to the sampled ones",
+        doc="count by Definition P.1 in all weights, for up to 160 bytes a weight while the window "
+        "is young (in bfloat16 135), or leave it to the sampled ones",
     )
     definitions: dict[str, Any] = mapping(
         doc="the definition that fits a GPU, by scale and model: a table that YAML looks up"
