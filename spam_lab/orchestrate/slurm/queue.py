@@ -93,7 +93,7 @@ def require() -> None:
     except SlurmError as error:
         raise SlurmError(
             f"no SLURM cluster answers here ({error}): run it on a login node, with SLURM_CONF as "
-            f"the cluster has it; spam-lab doctor looks further; cluster=local needs none"
+            "the cluster has it; cluster=local needs none"
         ) from None
 
 
