@@ -380,6 +380,13 @@ def test_micro_batches_are_taken_where_they_change_nothing() -> None:
     require_ready([tiny("train.micro_batch_size=3", "task.norm=layernorm", "task.dropout=0")])
 
 
+def test_several_processes_are_refused_what_would_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    with pytest.raises(ConfigError, match="take one process"):
+        Forecasting(tiny(), "cpu")
+    Forecasting(tiny("task.norm=layernorm", "task.dropout=0"), "cpu")
+
+
 def test_the_command_line_trains_it(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     assert main([*TINY, "cluster=inline", f"paths.runs={runs}"]) == 0

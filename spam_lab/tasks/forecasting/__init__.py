@@ -75,6 +75,11 @@ class ForecastingConfig(TaskConfig):
         "batchnorm", ("batchnorm", "layernorm"), doc="PatchTST normalises over the batch"
     )
 
+    @property
+    def depends_on_batch(self) -> bool:
+        """Whether numbers depend on which windows pass forward together, and not by rounding."""
+        return self.dropout > 0 or self.norm == "batchnorm"
+
     def cross_problems(self) -> list[Problem]:
         """Violations that span several keys."""
         found = []
@@ -99,7 +104,7 @@ def check(config: RunConfig) -> None:
     settings = config.task
     assert isinstance(settings, ForecastingConfig)
     micro = config.train.micro_batch_size
-    if micro is not None and (settings.dropout > 0 or settings.norm == "batchnorm"):
+    if micro is not None and settings.depends_on_batch:
         allowed = "null, or task.dropout=0 and task.norm=layernorm: else it changes the numbers"
         raise ConfigError.of([Problem("train.micro_batch_size", micro, allowed)])
     try:

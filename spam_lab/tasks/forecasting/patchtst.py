@@ -30,10 +30,10 @@ class Forecasting:
         """Raises ConfigError where several ranks would change the numbers."""
         settings = config.task
         assert isinstance(settings, ForecastingConfig) and settings.batch_size is not None
-        if torch.distributed.is_initialized() and settings.norm == "batchnorm":
+        if torch.distributed.is_initialized() and settings.depends_on_batch:
             raise ConfigError(
-                "several processes cannot train a PatchTST with batch normalisation: each would "
-                "normalise over its own windows. Take one process, or task.norm=layernorm"
+                "several processes would each normalise and drop over their own windows: take one "
+                "process, or task.norm=layernorm and task.dropout=0"
             )
         series = open_series(settings)
         self._windows = TrainingWindows(settings, series, config.data_seed)
