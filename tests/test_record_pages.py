@@ -1,5 +1,6 @@
 """The record in MLflow's own pages, in a real browser: a sweep is filtered, its runs have readable
-names and a dataset, their losses are charted, and its exhibit is among its artifacts."""
+names and a dataset, their losses are charted, two runs are compared by what differs, and the
+exhibit is among the sweep's artifacts."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from urllib.parse import quote
 import pytest
 from matplotlib.figure import Figure
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -130,6 +132,41 @@ def test_the_losses_of_the_sweep_are_charted(browser: webdriver.Chrome, address:
         lambda driver: names(driver) if len(names(driver)) == 3 else None, "no three curves"
     )
     assert any("theta=10" in name for name in found), found
+
+
+def test_two_runs_are_compared_by_what_differs(browser: webdriver.Chrome, address: str) -> None:
+    browser.get("about:blank")
+    browser.get(f"{address}?searchFilter={FILTER}&{FLAT}")
+    compared = ["spam llama_60m seed=0", "spam llama_60m theta=10 seed=0"]
+    wait_for_text(browser, *compared, "3 matching runs")
+    for name in compared:
+        row = f"//*[@role='row'][contains(., '{name}')]"
+        press(browser, f"{row}//input[contains(@aria-label, 'row selection')]")
+    press(browser, "//button[normalize-space()='Compare']")
+    wait_for_text(browser, "Comparing 2 Runs", "Show diff only", "optimizer.theta")
+    assert params_shown(browser) >= {"optimizer.name", "optimizer.lr", "optimizer.theta", "seed"}
+    press(browser, "//*[text()='Show diff only']")
+    WebDriverWait(browser, SECONDS).until(
+        lambda driver: params_shown(driver) == {"optimizer.theta"}, "more than what differs is left"
+    )
+    assert {"10.0", "5000.0"} <= set(wait_for_text(browser, "optimizer.theta").split())
+
+
+def press(browser: webdriver.Chrome, path: str) -> None:
+    """Click the first element at an XPath, again where the page was being redrawn."""
+
+    def pressed(driver: webdriver.Chrome) -> bool:
+        driver.find_element(By.XPATH, path).click()
+        return True
+
+    WebDriverWait(browser, SECONDS, ignored_exceptions=[WebDriverException]).until(pressed, path)
+
+
+def params_shown(browser: webdriver.Chrome) -> set[str]:
+    """The parameters in the page of a comparison, between its two headings."""
+    shown = wait_for_text(browser, "Run details", "Metrics").split("Run details")[1]
+    lines = shown.split("Parameters", 1)[1].split("Metrics", 1)[0].splitlines()
+    return {line.split()[0] for line in lines if line.strip() and line.strip() != "Show diff only"}
 
 
 def test_the_exhibit_is_among_the_sweeps_artifacts(
