@@ -44,7 +44,8 @@ class Answer:
     """What the runs say of a claim, by which test, and where the best mean lies.
 
     `tested` are the comparisons of a claim that is about another measure than the loss, and that
-    stand in no `comparisons`.
+    stand in no `comparisons`. `is_ratio` says whether what they compare are logarithms, as losses
+    are of perplexities, so that a difference is a ratio.
     """
 
     claim: Claim
@@ -54,6 +55,7 @@ class Answer:
     parts: tuple[Part, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     tested: tuple[Comparison, ...] = ()
+    is_ratio: bool = True
 
     @property
     def behind(self) -> tuple[Comparison, ...]:

@@ -226,11 +226,14 @@ def claim_p(answer: Answer) -> float:
 
 
 def effect(answer: Answer) -> str:
-    """The sizes of the differences behind a claim: ratios, and d_z where it is known."""
+    """The sizes of the differences behind a claim, ratios where they are logarithms' differences,
+    and d_z where it is known."""
     known = [c.difference for c in answer.behind if c.difference is not None]
     if not known:
         return ""
-    text = f"ratio {_range([d.ratio for d in known], '.4g')}"
+    text = f"difference {_range([d.mean for d in known], '+.4g')}"
+    if answer.is_ratio:
+        text = f"ratio {_range([d.ratio for d in known], '.4g')}"
     sizes = [d.effect for d in known if not math.isnan(d.effect)]
     if sizes:
         text += f", d_z {_range(sizes, '+.2f')}"

@@ -177,7 +177,7 @@ def fewer(
     if len(tested) > 1:
         test += f", Holm over {len(tested)} comparisons; holds if all hold, fails if any fails"
     verdict = all_of([part.verdict for part in parts])
-    return Answer(claim, verdict, test, detail, parts)
+    return Answer(claim, verdict, test, detail, parts, tested=tuple(tested), is_ratio=not of)
 
 
 def _part(comparison: Comparison, words: str, is_ratio: bool) -> Part:

@@ -20,6 +20,7 @@ from analysis.assembly import Assembled, Scale, natural
 from analysis.claims import Answer, Claim, every_pair
 from analysis.exhibit import Exhibit
 from analysis.ledger import Ledger, ledger_of
+from analysis.spikes import fewer
 from analysis.stats import Cell, Verdict
 from tests.analysis_store import NANO
 
@@ -64,6 +65,22 @@ LOST = Cell("lost", "cell lost", diverged=frozenset({0, 1, 2}))
 
 def claim(key: str) -> Claim:
     return Claim(key, f"the claim {key}", "Table 0")
+
+
+def test_a_claim_on_spikes_is_corrected_and_its_differences_are_no_ratios() -> None:
+    """Counts of thousands, whose exponential is no number."""
+    few, many = cell("few", 10.0, 11.0, 12.0), cell("many", 5000.0, 5001.5, 5003.0)
+    as_counts = fewer(claim("counts"), [(few, many)], "<", of="spikes")
+    as_ratios = fewer(claim("ratios"), [(GOOD, BAD)], "<")
+    made = assembled("table0", [as_counts, as_ratios], [few, many, GOOD, BAD])
+    counts, ratios = ledger(made).lines
+    assert counts.effect.startswith("difference -4990")
+    assert ratios.effect.startswith("ratio 0.6")
+    for line, answer in ((counts, as_counts), (ratios, as_ratios)):
+        assert line.verdict == "holds" and line.p == answer.tested[0].adjusted_p <= line.p_holm
+        assert len(line.run_ids) == 6
+    first = min(counts, ratios, key=lambda line: line.p)
+    assert first.p_holm == pytest.approx(2 * first.p)
 
 
 def test_every_claim_has_its_verdict_runs_and_command() -> None:
