@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -108,6 +109,6 @@ def _library_config(config: VisionConfig) -> Any:
 def _own_stochastic_depth(model: nn.Module, config: VisionConfig) -> None:
     """Rates rise evenly from 0 in the first block to `drop_path` in the last."""
     blocks = [module for module in model.modules() if hasattr(module, "drop_path")]
-    rates = torch.linspace(0, config.drop_path, len(blocks), dtype=torch.float64).tolist()
+    rates = np.linspace(0, config.drop_path, len(blocks)).tolist()
     for block, rate in zip(blocks, rates, strict=True):
         block.drop_path = StochasticDepth(rate)
