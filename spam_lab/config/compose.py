@@ -1,7 +1,8 @@
 """From overrides to a typed config: the only file that touches Hydra's compose machinery.
 
-Hydra composes once for each distinct choice of groups (about 0.2 s); scalar overrides are then
-merged as Hydra itself would (a few ms), so that a plan of thousands of runs composes in seconds.
+Hydra composes each option of a group once, on its own (0.05 s); a choice of options is put together
+from them, and scalar overrides are merged as Hydra itself would (a few ms), so that a plan of
+thousands of runs composes in seconds.
 Everything that Hydra or OmegaConf would refuse is refused here as a `ConfigError` that names the
 key, the value and what is allowed.
 """
@@ -33,7 +34,8 @@ from omegaconf.errors import (
 
 from spam_lab.config import schema
 from spam_lab.config.fields import ConfigError
-from spam_lab.config.scaling import register_resolver
+from spam_lab.config.parts import keeps_to, typed_part, with_parts
+from spam_lab.config.scaling import is_scaled, register_resolver
 from spam_lab.config.settled import SCALAR, References, references, with_settings
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -192,8 +194,9 @@ def _typed(parsed: list[Override], more: Mapping[str, Any] | None = None) -> sch
     choice = tuple(sorted(chosen.items()))
     known = _references(choice, tuple(special))
     # What others are worked out from is composed with; the rest is set in the result.
-    decided = [pair for pair in plain if _decides(known, pair)]
-    rest = [pair for pair in plain if not _decides(known, pair)]
+    deciding = {key for key, value in plain if known.decides_others(key) or is_scaled(value)}
+    decided = [pair for pair in plain if pair[0] in deciding]
+    rest = [pair for pair in plain if pair[0] not in deciding]
     if all(isinstance(value, SCALAR) for _, value in decided):
         base = _settled(choice, tuple(special), tuple(decided))
         settled = with_settings(base, known, rest) if base is not None else None
@@ -201,10 +204,6 @@ def _typed(parsed: list[Override], more: Mapping[str, Any] | None = None) -> sch
             schema.check(settled)
             return settled
     return _fully(choice, tuple(special), plain)
-
-
-def _decides(known: References, pair: tuple[str, Any]) -> bool:
-    return known.decides_others(pair[0])
 
 
 def _fully(
@@ -245,11 +244,45 @@ def _references(choice: tuple[tuple[str, str], ...], special: tuple[str, ...]) -
 
 @cache
 def _composed(chosen: tuple[tuple[str, str], ...], special: tuple[str, ...]) -> DictConfig:
+    """The config of a choice of options, unresolved: from parts, or whole where only that is right.
+
+    With `special` overrides (Hydra's +, ~ and @) it is composed whole, and where that is refused,
+    the refusal is Hydra's own.
+    """
+    if chosen and not special and not _default_groups_are_changed():
+        parts = {group: _part(group, name) for group, name in chosen}
+        known = {group: part for group, part in parts.items() if part is not None}
+        if len(known) == len(parts):
+            return with_parts(_composed((), ()), known)
+    return _by_hydra("config", [*(f"{group}={name}" for group, name in chosen), *special])
+
+
+@cache
+def _part(group: str, name: str) -> DictConfig | None:
+    """One option of a group; None where it says anything of another group, or is refused."""
+    try:
+        option = _by_hydra(f"{group}/{name}", [])
+        return typed_part(group, option) if keeps_to(group, option) else None
+    except (ConfigError, OmegaConfBaseException):
+        return None
+
+
+@cache
+def _default_groups_are_changed() -> bool:
+    """Whether conf/config.yaml itself sets values in a group, over whatever option is chosen."""
+    return not OmegaConf.load(CONF / "config.yaml").keys().isdisjoint(groups())
+
+
+def _by_hydra(name: str, overrides: list[str]) -> DictConfig:
+    """What Hydra composes for a config of conf/.
+
+    Raises:
+        ConfigError: it is refused.
+    """
     register()
-    overrides = [f"{group}={name}" for group, name in chosen] + list(special)
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-            return hydra_compose("config", overrides=overrides)
+            return hydra_compose(name, overrides=overrides)
     except ConfigCompositionException as error:
         lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines()]
         raise ConfigError(" ".join(dict.fromkeys(filter(None, lines)))) from None

@@ -11,6 +11,7 @@ calls a spike (theta * v after k steps is about theta * k * (1 - beta2) * sigma*
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,8 @@ QUANTITIES: dict[str, tuple[str, Callable[[float, float], float]]] = {
 }
 """Quantity -> (field of ScaleConfig that holds its factor, the mapping)."""
 
+_SCALED = re.compile(r"\$\{scaled:\w+,[-+.\w]+\}")
+
 
 def scaled(quantity: str, value: float, *, _root_: DictConfig) -> float | int:
     """The paper's `value` of `quantity` at the scale in force."""
@@ -54,6 +57,11 @@ def scaled(quantity: str, value: float, *, _root_: DictConfig) -> float | int:
         raise ConfigError(f"scaled:{quantity} is not known: one of {', '.join(QUANTITIES)}")
     factor, mapping = QUANTITIES[quantity]
     return mapping(float(value), float(_root_.scale[factor]))
+
+
+def is_scaled(value: object) -> bool:
+    """Whether a value is a number of the paper to be mapped: it looks at the scale alone."""
+    return isinstance(value, str) and bool(_SCALED.fullmatch(value))
 
 
 def register_resolver() -> None:
