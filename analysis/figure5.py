@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -24,6 +24,7 @@ from analysis.drawing import BLUE, GREY, VERMILLION
 from analysis.exhibit import Exhibit
 from analysis.frames import cells as cells_of
 from analysis.frames import rows_of
+from analysis.kept import kept
 from analysis.stats import Cell, Verdict, all_of
 from spam_lab.config.schema import ScaleConfig
 from spam_lab.optim import spike_trace
@@ -75,7 +76,8 @@ def build(frame: pd.DataFrame, requests: Sequence[Request], scale: ScaleConfig) 
     """The exhibit from the runs of the sweep `figure5`, and a simulation."""
     cells = cells_of(frame, cell_name)
     table = cell_table(frame, requests, cells, as_run)
-    simulated = simulate()
+    with kept(Path(frame["root"].iloc[0]), "simulation") as known:
+        simulated = simulate(known)
     none = cells.get(NONE, Cell(cell_name(*NONE)))
     zeroed = [cell for key, cell in cells.items() if key != NONE]
     zeroing = every_pair(ZEROING, [(cell, none) for cell in zeroed], [*zeroed, none])
@@ -113,15 +115,28 @@ def as_run(request: Request) -> str:
     return "none" if optimizer.spike_rule == "none" else f"{optimizer.theta:g}"
 
 
-@cache
-def simulate() -> Simulation:
-    """The paper's simulation, and how long each moment takes to recover."""
-    gradients = spike_trace.gradients(SIMULATED, SEED)
-    spiked = spike_trace.trace(gradients, BETAS)
-    clean = spike_trace.trace(spike_trace.gradients(SIMULATED, SEED, spike=None), BETAS)
+def simulate(known: dict[str, Any]) -> Simulation:
+    """The paper's simulation, and how long each moment takes to recover; what was traced is in
+    `known`, and is added to it."""
+    if not known:
+        known.update(_traces())
+    gradients = known["gradients"]
+    spiked, clean = (spike_trace.Moments(*map(tuple, known[name])) for name in ("spiked", "clean"))
     first = spike_trace.recovery(spiked.exp_avg, clean.exp_avg, SHARE)
     second = spike_trace.recovery(spiked.exp_avg_sq, clean.exp_avg_sq, SHARE)
     return Simulation(gradients, spiked, clean, first, second)
+
+
+def _traces() -> dict[str, Any]:
+    """The gradients with the spike, and what both moments are after each step, as JSON keeps it."""
+    gradients = spike_trace.gradients(SIMULATED, SEED)
+    spiked = spike_trace.trace(gradients, BETAS)
+    clean = spike_trace.trace(spike_trace.gradients(SIMULATED, SEED, spike=None), BETAS)
+    return {
+        "gradients": gradients,
+        "spiked": [list(spiked.exp_avg), list(spiked.exp_avg_sq)],
+        "clean": [list(clean.exp_avg), list(clean.exp_avg_sq)],
+    }
 
 
 def recovery_answer(simulated: Simulation) -> Answer:

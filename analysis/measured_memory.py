@@ -10,12 +10,12 @@ is named: the mask of the public code, one byte for every weight that may be spa
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spam_lab.config.compose import compose_run
+from spam_lab.config.identity import cell_id
 from spam_lab.optim.methods.spam import SPARSE_KINDS
 
 if TYPE_CHECKING:
@@ -41,22 +41,20 @@ class Bytes:
         return self.weights + self.moments + self.projectors + self.other
 
 
-def measured(config: RunConfig) -> Bytes:
-    """The account of one run's config, counted once a process for each."""
-    key = json.dumps(
-        [dataclasses.asdict(part) for part in (config.model, config.optimizer, config.precision)]
-    )
-    if key not in _COUNTED:
-        _COUNTED[key] = _count(config)
-    return _COUNTED[key]
+def measured(config: RunConfig, known: dict[str, Any]) -> Bytes:
+    """The account of one run's config; what was counted is in `known`, by cell, and is added to it.
+
+    Counting loads torch and takes seconds; `kept` is where `known` comes from and goes to.
+    """
+    key = cell_id(config)
+    if key not in known:
+        known[key] = dataclasses.asdict(_count(config))
+    return Bytes(**known[key])
 
 
-_COUNTED: dict[str, Bytes] = {}
-
-
-def at_paper_size(overrides: Mapping[str, Value]) -> Bytes:
-    """The account of a cell's overrides at the paper's size, in bfloat16."""
-    return measured(compose_run(PAPER_SETTING, overrides))
+def at_paper_size(overrides: Mapping[str, Value], known: dict[str, Any]) -> Bytes:
+    """The account of a cell's overrides at the paper's size, in bfloat16; `known` as above."""
+    return measured(compose_run(PAPER_SETTING, overrides), known)
 
 
 def _count(config: RunConfig) -> Bytes:

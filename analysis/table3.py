@@ -7,7 +7,8 @@ size in bfloat16, both counted, and as the paper estimates it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -16,6 +17,7 @@ from analysis.cell_table import Key
 from analysis.claims import Answer, Part
 from analysis.document import Section
 from analysis.exhibit import Exhibit
+from analysis.kept import kept
 from analysis.measured_memory import Bytes, at_paper_size, measured
 from analysis.method_table import MODELS, footer
 from analysis.paper_table3 import TABLE3, memory_matches, sparse_is_best
@@ -42,12 +44,13 @@ def build(frame: pd.DataFrame, requests: Sequence[Request], scale: ScaleConfig) 
         )
         for model in models
     ]
-    as_run = {
-        (str(request.labels["panel"]), request.labels["value"]): measured(request.config)
-        for request in requests
-        if request.seed == requests[0].seed
-    }
-    full = paper_accounts(as_run)
+    with kept(Path(frame["root"].iloc[0]), "memory") as known:
+        as_run = {
+            (str(request.labels["panel"]), request.labels["value"]): measured(request.config, known)
+            for request in requests
+            if request.seed == requests[0].seed
+        }
+        full = paper_accounts(as_run, known)
     answers = (*beats, memory_answer(full))
     table = TABLE3.table(frame, requests, cells)
     for name, values in _columns(cells, as_run, full).items():
@@ -87,13 +90,14 @@ def build(frame: pd.DataFrame, requests: Sequence[Request], scale: ScaleConfig) 
     )
 
 
-def paper_accounts(wanted: Collection[Key]) -> dict[Key, Bytes]:
-    """The account of these cells of the sweep at the paper's size in bfloat16; seconds each."""
+def paper_accounts(wanted: Collection[Key], known: dict[str, Any]) -> dict[Key, Bytes]:
+    """The account of these cells of the sweep at the paper's size in bfloat16; seconds each, where
+    it is not in `known`."""
     overrides: dict[Key, Mapping[str, Value]] = {
         (str(cell.labels["panel"]), cell.labels["value"]): cell.overrides
         for cell in load_sweep("table3").cells
     }
-    return {key: at_paper_size(overrides[key]) for key in overrides if key in wanted}
+    return {key: at_paper_size(overrides[key], known) for key in overrides if key in wanted}
 
 
 def memory_answer(full: Mapping[Key, Bytes]) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -34,6 +35,15 @@ def pytest_configure() -> None:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One tokenized corpus for all tests of a session."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def own_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The working directory of a module's tests, for what is kept beside runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("own")
+        patch.chdir(folder)
+        yield folder
 
 
 def tiny_run(runs: Path, cache: Path) -> list[str]:

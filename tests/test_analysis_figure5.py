@@ -23,12 +23,15 @@ from tests.analysis_store import (
     requests_of,
 )
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 
 def build(outcomes: Outcomes, monkeypatch: pytest.MonkeyPatch) -> Exhibit:
     requests: Any = requests_of(importlib.import_module("sweeps.figure5").sweep())
     found = recorded_in_memory("figure5", requests, outcomes)
     monkeypatch.setattr("analysis.frames._records", lambda *_: found)
     frame = results(requests, "nano", "", "figure5")
+    frame["root"] = "."
     return load_build("figure5")(frame, requests, NANO)
 
 
@@ -50,7 +53,7 @@ def test_the_trace_is_the_weighted_sum_of_all_gradients(betas: tuple[float, floa
 
 
 def test_recovery_is_the_first_power_of_beta_below_the_share() -> None:
-    simulated = figure5.simulate()
+    simulated = figure5.simulate({})
     powers = np.arange(5000)
     assert simulated.first == np.argmax(0.9**powers <= 0.01) == 44
     assert simulated.second == np.argmax(0.999**powers <= 0.01) == 4603

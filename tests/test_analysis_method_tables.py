@@ -30,6 +30,8 @@ from tests.analysis_store import Outcome, recorded_in_memory
 LOSS = {"spam": 5.0, "spam_sparse": 5.0, "clip": 5.0, "random": 5.0, "adafactor": 5.1}
 LOSS |= {"adam_value_clip": 5.2, "adam_norm_clip": 5.2}
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 Outcomes = Callable[[Any], Outcome | None]
 
 
@@ -125,12 +127,12 @@ def test_memory_at_the_papers_size_is_what_its_shapes_give() -> None:
     """LLaMA-60M in bfloat16, added up by hand: two bytes a weight and a moment."""
     weights, linear, density = 58_073_600, 25_296_896, 0.3225388601
     dense = 2 * 2 * (weights - linear)
-    adam = at_paper_size({"model": "llama_60m", "optimizer": "adam"})
+    adam = at_paper_size({"model": "llama_60m", "optimizer": "adam"}, {})
     assert (adam.weights, adam.moments, adam.mask) == (2 * weights, 4 * weights, 0)
-    sparse = at_paper_size({"model": "llama_60m", "optimizer": "spam_sparse"})
+    sparse = at_paper_size({"model": "llama_60m", "optimizer": "spam_sparse"}, {})
     assert sparse.moments == pytest.approx(dense + 4 * density * linear, rel=1e-4)
     assert sparse.mask == linear
-    galore = at_paper_size({"model": "llama_60m", "optimizer": "galore"})
+    galore = at_paper_size({"model": "llama_60m", "optimizer": "galore"}, {})
     match: dict[Key, Bytes] = {
         ("llama_60m", "galore"): galore,
         ("llama_60m", "spam_sparse"): sparse,
