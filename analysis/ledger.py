@@ -63,6 +63,7 @@ class Line:
         ledger: the verdict after Holm's correction over the ledger.
         run_ids: the runs behind the claim, results or not.
         results: how many of these have a result.
+        diverged: how many of the results are divergences.
         launch: the command that trains what is missing; empty where nothing is.
     """
 
@@ -79,10 +80,17 @@ class Line:
     p: float
     run_ids: tuple[str, ...]
     results: int
+    diverged: int
     launch: str
     p_holm: float = math.nan
     q: float = math.nan
     ledger: str = NOT_RUN
+
+    @property
+    def shown_results(self) -> str:
+        """How many runs have a result, of how many, and how many of the results diverged."""
+        lost = f", {self.diverged} diverged" if self.diverged else ""
+        return f"{self.results} of {len(self.run_ids)}{lost}"
 
     @property
     def is_uncorrected(self) -> bool:
@@ -140,6 +148,7 @@ def table(ledger: Ledger) -> pd.DataFrame:
                 "detail": line.detail,
                 "test": line.test,
                 "results": line.results,
+                "diverged": line.diverged,
                 "runs": len(line.run_ids),
                 "run_ids": " ".join(line.run_ids),
                 "command": line.launch,
@@ -163,7 +172,7 @@ def markdown(ledger: Ledger) -> str:
                 shown_p(line.q),
                 f"{line.ledger} (not corrected)" if line.is_uncorrected else line.ledger,
                 line.effect or "–",
-                f"{line.results} of {len(line.run_ids)}",
+                line.shown_results,
                 f"`{line.launch}`" if line.launch else "–",
             )
             for line in ledger.lines
@@ -266,6 +275,7 @@ def _lines(made: Assembled) -> Iterable[Line]:
             p=claim_p(answer) if results else math.nan,
             run_ids=tuple(runs["run_id"]),
             results=results,
+            diverged=int((runs["state"] == "diverged").sum()),
             launch="" if results == len(runs) else made.launch,
         )
 

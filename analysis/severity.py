@@ -88,6 +88,7 @@ def grows(cells: Mapping[Key, Cell], severities: Sequence[float]) -> Answer:
         "",
         (part,),
         tested=(test,),
+        is_ratio=False,
     )
 
 

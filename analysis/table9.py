@@ -106,6 +106,7 @@ def _answer(claim: Claim, cells: Mapping[Key, Cell], margin: float) -> Answer:
         "",
         tuple(_part(comparison, margin) for comparison in tested),
         tested=tuple(tested),
+        is_ratio=False,
     )
 
 

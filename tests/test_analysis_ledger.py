@@ -106,6 +106,10 @@ def test_every_claim_has_its_verdict_runs_and_command() -> None:
     assert "ratio 0.6" in lines["sure"].effect and "d_z -" in lines["sure"].effect
     assert lines["lost"].is_uncorrected and lines["lost"].ledger == "holds"
     assert lines["lost"].results == 6  # a divergence is a result
+    assert lines["lost"].shown_results == "6 of 6, 3 diverged"
+    assert lines["absent"].shown_results == "0 of 6"
+    page = ledgers.markdown(ledger(made))
+    assert "| 6 of 6, 3 diverged |" in page and "| 0 of 6 |" in page
     counts = ledger(made).counts()
     assert counts == {"holds": 2, "fails": 1, "undecided": 1, "not run": 1}
 
