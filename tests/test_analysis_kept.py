@@ -89,7 +89,7 @@ def test_other_code_finds_nothing(
         path = copy / "optim" / "spam.py"
         path.write_text(f"{path.read_text()}\n# a change\n")
     else:
-        monkeypatch.setattr(module.metadata, "version", lambda _: "0")
+        monkeypatch.setattr("importlib.metadata.version", lambda _: "0")
     monkeypatch.setattr(module, "code_digest", code_digest.__wrapped__)
     assert module.code_digest() != before
     assert keep(tmp_path, b=2) == {}
