@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
@@ -12,9 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from spam_lab.cli import main
 from spam_lab.commands import status_watch
+from spam_lab.commands.overview import Overview
 from spam_lab.files import read_json, write_json
 from spam_lab.orchestrate.slurm import queue
 from spam_lab.orchestrate.slurm.queue import JobInfo, SlurmError
@@ -216,6 +219,27 @@ def test_watching_tells_each_failure_once_where_it_is_piped(tmp_path: Path) -> N
     assert "2 runs: " in lines[2], "a failure is told once"
 
 
+def test_a_terminal_of_few_lines_shows_what_goes_on(tmp_path: Path) -> None:
+    """Finished sweeps are folded, and what several sweeps asked for stands once."""
+    beat(make_run(tmp_path, "a0", "running", step=120, seconds_per_step=0.5), host="here")
+    make_run(tmp_path, "a1", "done", seed=1)
+    for number in range(9):
+        sweep_of(tmp_path, "a1", name=f"table{number}")
+    sweep_of(tmp_path, "a0", "a1", name="figure1")
+    sweep_of(tmp_path, "a0", name="figure2")
+    overview = Overview.of(tmp_path)
+
+    def picture(height: int) -> str:
+        console = Console(file=io.StringIO(), width=80, height=height, record=True)
+        console.print(status_watch._picture(overview, console))
+        return console.export_text()
+
+    shown = picture(20)
+    assert "9 sweeps have all their results" in shown and "table3 (nano)" not in shown
+    assert shown.count("120/480") == 1 and shown.count("62%") == 1 and shown.count("25%") == 1
+    assert all(f"table{number} (nano)" in picture(60) for number in range(9))
+
+
 def test_watching_redraws_in_a_terminal(tmp_path: Path) -> None:
     directory = make_run(tmp_path, "a0", "running", step=120, loss=4.0, seconds_per_step=0.5)
     beat(directory, host="here")
@@ -235,7 +259,7 @@ def test_watching_redraws_in_a_terminal(tmp_path: Path) -> None:
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
     assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80
     assert re.search(r"spam llama_60m seed=0 +120/480 +4\.000 +3 min +█▄▁", shown), shown
-    assert "62% of steps, about 3 min left" in shown
+    assert re.search(r"figure9 \(nano\) +\S+ +62% +1 failed, 1 running +3 min", shown), shown
     assert "failed: a1 (spam llama_60m seed=1): the disk fell over" in shown
 
 

@@ -90,9 +90,13 @@ def print_overview(overview: Overview) -> None:
 
 def summary(overview: Overview, sweep: SweepManifest) -> str:
     """One line: figure9 (nano): 40 runs: 12 done, 28 queued."""
+    return f"{title(sweep)}: {count(len(sweep.run_ids), 'run')}: {conditions(overview, sweep)}"
+
+
+def conditions(overview: Overview, sweep: SweepManifest) -> str:
+    """How many runs of a sweep are in which condition: 12 done, 28 queued."""
     counts = Counter(overview.truths[run_id].condition for run_id in sweep.run_ids)
-    parts = ", ".join(f"{counts[c]} {c}" for c in Condition if counts[c])
-    return f"{title(sweep)}: {count(len(sweep.run_ids), 'run')}: {parts}"
+    return ", ".join(f"{counts[c]} {c}" for c in Condition if counts[c])
 
 
 def pending(overview: Overview, sweep: SweepManifest) -> str:

@@ -1,7 +1,8 @@
-"""`spam-lab status --watch`: the sweeps live, a progress bar each, a line for what runs and one for
-what failed.
+"""`spam-lab status --watch`: the sweeps live, a row and progress bar each, and below them a line
+for each run that is trained and one for each that failed.
 
-In a terminal it is redrawn in place, elsewhere a line a sweep is printed at every look. It ends by
+In a terminal it is redrawn in place, elsewhere a line is printed at every look for each sweep that
+may still change. It ends by
 itself when nothing runs or waits any more, and writes nothing, like the verb it belongs to.
 """
 
@@ -11,6 +12,7 @@ import contextlib
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -19,8 +21,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from spam_lab.commands.overview import Overview
-from spam_lab.commands.status import bad_ends, pending, silence, summary, time_left, where
+from spam_lab.commands.overview import Overview, title
+from spam_lab.commands.status import (
+    bad_ends,
+    conditions,
+    pending,
+    silence,
+    summary,
+    time_left,
+    where,
+)
 from spam_lab.files import number_from
 from spam_lab.orchestrate.display import duration
 from spam_lab.orchestrate.truth import Condition, Truth
@@ -29,6 +39,7 @@ from spam_lab.record.store import RunDirectory, SweepManifest
 _TAIL_BYTES = 32 * 1024
 _LOSSES = 20
 BAD_ENDS_SHOWN = 5
+BAR_WIDTH = 16
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
@@ -90,15 +101,19 @@ def sparkline(values: list[float]) -> str:
 
 
 def _print_lines(overview: Overview, told: set[str]) -> None:
-    """A line a sweep, and one for each bad end that was not `told` of before."""
+    """A line a sweep; what does not change any more, and each bad end, are `told` of once."""
     stamp = time.strftime("%H:%M:%S")
     for sweep in overview.sweeps:
         running = _running(overview, sweep)
         speed = sum(truth.status.tokens_per_second or 0.0 for truth in running)
         parts = [summary(overview, sweep), pending(overview, sweep)]
         parts += [_percent(overview, sweep), f"{speed:,.0f} tokens/s" if speed else ""]
-        parts.append(_sweep_left(overview, sweep))
-        print(f"{stamp} {' | '.join(part for part in parts if part)}", flush=True)
+        left = _sweep_left(overview, sweep)
+        parts.append(f"about {left} left" if left else "")
+        line = " | ".join(part for part in parts if part)
+        if not (_is_finished(overview, sweep) and line in told):
+            told.add(line)
+            print(f"{stamp} {line}", flush=True)
         for end in bad_ends(overview, sweep):
             if end not in told:
                 told.add(end)
@@ -106,34 +121,58 @@ def _print_lines(overview: Overview, told: set[str]) -> None:
 
 
 def _picture(overview: Overview, console: Console) -> Group:
+    """The table of sweeps, and below it, for each, what runs and what ended badly."""
     parts: list[Text | Table] = []
-    rows_left = max(4, console.height - 4 * len(overview.sweeps) - 2)
+    shown = overview.sweeps
+    if len(shown) > console.height // 2:  # a terminal shows what is at the top alone
+        shown = [sweep for sweep in shown if not _is_finished(overview, sweep)]
+    if shown:
+        parts.append(_sweeps_table(overview, shown))
+    if len(shown) < len(overview.sweeps):
+        parts.append(Text(f"{len(overview.sweeps) - len(shown)} sweeps have all their results"))
+    rows_left = max(4, console.height - len(shown) - 6)
+    seen: set[str] = set()
     for sweep in overview.sweeps:
-        parts.append(Text(summary(overview, sweep)))
-        bar = Table.grid(padding=(0, 1))  # a bar alone does not end its line
-        done, total = _steps(overview, sweep)
-        width = min(40, console.width - 40)
-        known = (_percent(overview, sweep), _sweep_left(overview, sweep))
-        text = ", ".join(part for part in known if part)
-        bar.add_row(ProgressBar(total=max(total, 1), completed=done, width=width), text)
-        parts.append(bar)
+        # What several sweeps asked for stands under the first of them.
+        running = [truth for truth in _running(overview, sweep) if truth.run_id not in seen]
+        ends = [end for end in bad_ends(overview, sweep) if end not in seen]
+        seen |= {truth.run_id for truth in running} | set(ends)
         waits = pending(overview, sweep)
-        if waits:
-            parts.append(Text(waits))
-        running = _running(overview, sweep)
+        if not (running or ends or waits):
+            continue
+        parts += [Text(""), Text(f"{title(sweep)}{f': {waits}' if waits else ''}", style="bold")]
         if running:
             parts.append(_table(overview, sweep, running[:rows_left], console))
             if len(running) > rows_left:
                 parts.append(Text(f"  ... and {len(running) - rows_left} more running"))
             rows_left = max(1, rows_left - len(running))
-        ends = list(bad_ends(overview, sweep))
         parts += [_one_line(end, console) for end in ends[:BAD_ENDS_SHOWN]]
         if len(ends) > BAD_ENDS_SHOWN:
             parts.append(Text("  ... spam-lab status shows all that ended badly"))
     if overview.doubt:
         parts.append(Text(f"SLURM cannot be asked: {overview.doubt}"))
-    parts.append(Text("Ctrl-C ends this view; the runs go on", style="dim"))
+    parts += [Text(""), Text("Ctrl-C ends this view; the runs go on", style="dim")]
     return Group(*parts)
+
+
+def _sweeps_table(overview: Overview, sweeps: Sequence[SweepManifest]) -> Table:
+    """A row a sweep: how far its steps are, what its runs do, and the time left."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("sweep", no_wrap=True)
+    table.add_column("steps", no_wrap=True)
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("runs")
+    table.add_column("left", justify="right", no_wrap=True)
+    for sweep in sweeps:
+        done, total = _steps(overview, sweep)
+        table.add_row(
+            title(sweep),
+            ProgressBar(total=max(total, 1), completed=done, width=BAR_WIDTH),
+            f"{100 * done // total}%" if total else "",
+            conditions(overview, sweep),
+            _sweep_left(overview, sweep),
+        )
+    return table
 
 
 def _one_line(text: str, console: Console) -> Text:
@@ -176,6 +215,12 @@ def _running(overview: Overview, sweep: SweepManifest) -> list[Truth]:
     return [t for t in found if t.condition in (Condition.RUNNING, Condition.SILENT)]
 
 
+def _is_finished(overview: Overview, sweep: SweepManifest) -> bool:
+    """Whether every run of a sweep has a result."""
+    results = (Condition.DONE, Condition.DIVERGED)
+    return all(overview.truths[run_id].condition in results for run_id in sweep.run_ids)
+
+
 def _percent(overview: Overview, sweep: SweepManifest) -> str:
     done, total = _steps(overview, sweep)
     return f"{100 * done // total}% of steps" if total else ""
@@ -186,7 +231,7 @@ def _sweep_left(overview: Overview, sweep: SweepManifest) -> str:
     seconds = [truth.status.seconds_per_step for truth in _running(overview, sweep)]
     rate = sum(1 / each for each in seconds if each)
     done, total = _steps(overview, sweep)
-    return f"about {duration((total - done) / rate)} left" if rate and total > done else ""
+    return duration((total - done) / rate) if rate and total > done else ""
 
 
 def _steps(overview: Overview, sweep: SweepManifest) -> tuple[int, int]:
