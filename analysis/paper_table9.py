@@ -31,10 +31,10 @@ BETTER = Claim(
 )
 
 
-def on_par(margin: float) -> Claim:
-    """That SPAM is on par or better; `margin`, in percentage points, is ours."""
+def on_par(margin: str) -> Claim:
+    """That SPAM is on par or better; `margin`, "1 point", is ours."""
     return Claim(
         "table9.on_par",
-        f"SPAM is on par with AdamW or better: at most {margin:g} points more errors",
+        f"SPAM is on par with AdamW or better: at most {margin} more errors",
         f"{SOURCE}: “on par or better performance than vanilla AdamW”; the margin is ours",
     )

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from analysis import drawing, paper_table9
 from analysis.accuracies import Curves, accuracy
@@ -47,7 +47,7 @@ def figure(
                 published,
                 [],
                 title=f"Published, {MODELS[panel]}",
-                axis="share of the steps, %",
+                axis="share of the steps",
                 footer=f"as printed, without intervals ({paper_table9.SOURCE})",
             )
             _draw_published(published, panel)
@@ -93,6 +93,7 @@ def _draw_ours(axes: Axes, panel: str, curves: Curves, steps: int) -> None:
     axes.set_xlim(0, 1.04 * steps)
     axes.set_ylim(top=min(100.0, axes.get_ylim()[1]))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=2))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
 
 
 def _draw_published(axes: Axes, panel: str) -> None:
@@ -105,4 +106,6 @@ def _draw_published(axes: Axes, panel: str) -> None:
         ]
         axes.plot(*zip(*known, strict=True), lw=1.3, ms=4.5, **look)
     axes.set_xlim(0, 104)
-    axes.set_xticks([100 * fraction for fraction in FRACTIONS])
+    axes.set_xticks(
+        [100 * fraction for fraction in FRACTIONS], [f"{fraction:.0%}" for fraction in FRACTIONS]
+    )
