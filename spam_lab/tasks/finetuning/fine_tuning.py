@@ -71,15 +71,14 @@ class FineTuning:
         if settings.trained == "blocks":
             freeze_all_but_blocks(model)
         self.model: Module = model
-        vocabulary = model.get_input_embeddings().weight.shape[0]
-        encoder = load_encoder(settings.weights, folder, int(vocabulary))
+        shape = model_config(settings, folder)
+        encoder = load_encoder(settings.weights, folder, shape.vocab_size)
         self._tasks = tuple(settings.tasks)
         self._batch_size = settings.batch_size
         self._rows, training = _training_rows(settings, encoder, cache)
-        limit = settings.test_length or getattr(
-            model_config(settings, folder), "max_position_embeddings", _WITHOUT_LIMIT
-        )
-        self.validation: Sequence[TaskBatch] = _tests(settings, encoder, int(limit), cache)
+        own_limit: int = getattr(shape, "max_position_embeddings", _WITHOUT_LIMIT)
+        limit = settings.test_length or own_limit
+        self.validation: Sequence[TaskBatch] = _tests(settings, encoder, limit, cache)
         self._order = EpochOrder(len(self._rows), config.data_seed)
         self._step = 0
         self._identity = {

@@ -81,6 +81,7 @@ def convert(source: Path, target: Path) -> None:
         _write_weights(reader, values, folder / "model.safetensors")
         write_json(folder / "config.json", _config(values))
         _write_tokenizer(values, folder)
+        os.chmod(folder, 0o755)
         if not target.is_dir():  # another process may have been faster, with the same bytes
             os.rename(folder, target)
     finally:

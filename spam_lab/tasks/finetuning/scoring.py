@@ -179,7 +179,8 @@ def _losses(module: nn.Module, input_ids: Tensor, targets: Tensor) -> Tensor:
     asked = (targets != IGNORED).any(dim=0).nonzero()
     if not len(asked):
         # Still a graph through every weight: other ranks wait for its gradients.
-        return module(input_ids=input_ids, use_cache=False).logits.float().sum(dim=2) * 0
+        nothing: Tensor = module(input_ids=input_ids, use_cache=False).logits.float()
+        return nothing.sum(dim=2) * 0
     columns = torch.arange(int(asked[0]), int(asked[-1]) + 1, device=input_ids.device)
     logits = module(input_ids=input_ids, use_cache=False, logits_to_keep=columns).logits
     wanted = targets[:, columns]

@@ -124,7 +124,7 @@ def load_model(
     # transformers draws what it then overwrites.
     with torch.random.fork_rng(devices=[]), _quiet():
         try:
-            model, found = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 place,
                 config=config,
                 dtype=torch.float32,
@@ -138,6 +138,7 @@ def load_model(
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise _refused(settings.weights, f"transformers cannot load it: {reason}") from None
+    model, found = loaded
     absent = sorted([*found["missing_keys"], *map(str, found.get("mismatched_keys", ()))])
     if absent:
         raise _refused(settings.weights, f"its files lack {', '.join(absent[:5])}")
@@ -151,8 +152,9 @@ def load_model(
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without transformers' bar, and its report on the layers that were left out."""
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
+    logging: Any = transformers_logging
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
