@@ -8,6 +8,8 @@ all.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -46,9 +48,7 @@ def require_reader() -> None:
     Raises:
         ConfigError: with the command that installs it.
     """
-    from importlib.util import find_spec
-
-    if find_spec("gguf") is None:
+    if importlib.util.find_spec("gguf") is None:
         raise ConfigError(
             "task.weights=smollm2 is a GGUF file, read by the Python package gguf, which is not "
             "here: pip install 'spam_lab[finetuning]', or give task.weights=FOLDER or a hub name"
@@ -63,10 +63,8 @@ def convert(source: Path, target: Path) -> None:
         DataError: it is not a LLaMA with a byte-level BPE.
     """
     require_reader()
-    from gguf import GGUFReader
-
     try:
-        reader = GGUFReader(source)
+        reader = _library("gguf").GGUFReader(source)
     except (ValueError, IndexError, OSError) as error:
         raise DataError(f"{source} is no readable GGUF file: {error}") from None
     values = {key: field.contents() for key, field in reader.fields.items()}
@@ -86,6 +84,11 @@ def convert(source: Path, target: Path) -> None:
             os.rename(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _library(name: str) -> Any:
+    """A module of a package that need not be installed, for the type checker as well."""
+    return importlib.import_module(name)
 
 
 def _config(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,9 +113,9 @@ def _config(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _write_weights(reader: Any, values: Mapping[str, Any], path: Path) -> None:
     import torch
-    from gguf.quants import dequantize
     from safetensors.torch import save_file
 
+    dequantize = _library("gguf.quants").dequantize
     heads = {
         "attn_q": values["llama.attention.head_count"],
         "attn_k": values["llama.attention.head_count_kv"],
