@@ -23,6 +23,21 @@ WHOLE = {
 }
 """Words of the command that are about every exhibit."""
 
+_EPILOG = """
+typically:
+  python -m analysis --list                        what there is, and what each asks
+  python -m analysis figure9                       one exhibit, to reports/nano/
+  python -m analysis figure9 --allow-incomplete    with what there is, while it still trains
+  python -m analysis table10 --scale small         at another scale
+  python -m analysis table10 precision=bf16        launched as sweep=table10 precision=bf16
+  python -m analysis tuning --study theta_delta_t  a search
+  python -m analysis report                        everything as one page, report.html
+  python -m analysis ledger                        every claim with its verdict, ledger.md
+
+An exhibit is written as PNG, SVG, CSV and Markdown. It is made from the record, which
+python launch.py brings up to date when it ends; spam-lab sync does so at any time.
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
@@ -66,13 +81,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m analysis", description="Make exhibits from recorded runs."
+        prog="python -m analysis",
+        description="Make exhibits, the paper's figures and tables, from recorded runs.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "words",
         nargs="*",
         metavar="EXHIBIT | KEY=VALUE",
-        help="exhibits, and the sweep's overrides",
+        help="exhibits, ledger or report; and the overrides that the sweep was launched with",
     )
     parser.add_argument("--list", action="store_true", help="print the exhibits there are")
     parser.add_argument("--scale", help=f"nano | small | paper (default: {DEFAULT_SCALE})")
@@ -90,8 +108,19 @@ def _parser() -> argparse.ArgumentParser:
         help="report: an MLflow UI to link runs to, http://...; '' for none "
         "(default: the server in MLFLOW_TRACKING_URI, or the spam-lab ui that is up)",
     )
-    parser.add_argument("--runs", type=Path, help="where runs are kept (default: runs)")
-    parser.add_argument("--reports", type=Path, default=Path("reports"), help="where to write")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        metavar="DIR",
+        help="folder of run directories (default: runs; environment: SPAM_LAB_RUNS)",
+    )
+    parser.add_argument(
+        "--reports",
+        type=Path,
+        metavar="DIR",
+        default=Path("reports"),
+        help="folder to write to (default: %(default)s)",
+    )
     parser.add_argument(
         "--allow-incomplete", action="store_true", help="show what there is, marking the gaps"
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -54,21 +54,29 @@ def print_help(console: Console, overrides: Sequence[str]) -> None:
     command = compose_command(overrides)
     console.print(OPENING, highlight=False, markup=False, soft_wrap=True)
     console.print("[bold]Sweeps[/bold] (sweep=NAME)")
-    for name in sweep_names():
-        console.print(f"  {name:12} {load_sweep(name).description}", highlight=False)
-    console.print(f"  {ALL:12} All of these, as one plan.", highlight=False)
+    sweeps = {name: load_sweep(name).description for name in sweep_names()}
+    _print_list(console, {**sweeps, ALL: "All of these, as one plan."})
     console.print("\n[bold]Studies[/bold] (study=NAME)")
-    for name in study_names():
-        console.print(f"  {name:14} {load_study(name).description}", highlight=False)
+    _print_list(console, {name: load_study(name).description for name in study_names()})
     console.print("\n[bold]Groups[/bold] (GROUP=OPTION)")
-    for group, options in groups().items():
-        console.print(f"  {group:12} {' '.join(options)}", highlight=False)
+    _print_list(console, {group: " ".join(options) for group, options in groups().items()})
     console.print("\n[bold]Keys[/bold] (KEY=VALUE)")
     for key, field, value in walk(command):
         console.print(f"  {key}={_value(value)}{_allowed(field)}", highlight=False, markup=False)
         meaning = textwrap.fill(field.metadata.get("doc", ""), 88, initial_indent=" " * 8)
         console.print(meaning, style="dim", highlight=False, markup=False, soft_wrap=True)
     console.print(f"\n{CLOSING}", end="", highlight=False)
+
+
+def _print_list(console: Console, entries: Mapping[str, str]) -> None:
+    """Names and what they mean, which goes on below itself where a line is too short for it."""
+    column = max(map(len, entries)) + 4
+    for name, meaning in entries.items():
+        lines = textwrap.wrap(
+            meaning, max(20, console.width - column), break_on_hyphens=False, break_long_words=False
+        )
+        text = f"\n{' ' * column}".join(lines)
+        console.print(f"  {name:{column - 2}}{text}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _value(value: Any) -> str:

@@ -167,7 +167,7 @@ def _sweeps_table(overview: Overview, sweeps: Sequence[SweepManifest]) -> Table:
         done, total = _steps(overview, sweep)
         table.add_row(
             title(sweep),
-            ProgressBar(total=max(total, 1), completed=done, width=BAR_WIDTH),
+            ProgressBar(max(total, 1), done, BAR_WIDTH, complete_style="cyan"),
             f"{100 * done // total}%" if total else "",
             conditions(overview, sweep),
             _sweep_left(overview, sweep),
