@@ -1,9 +1,9 @@
 """The memory that fine-tuning methods take at the paper's model, LLaMA2-7B in bfloat16, counted.
 
-Each method's own code steps over a model of that shape on the meta device, where nothing is
-allocated (`spam_lab.optim.memory`); a method that needs values steps over one layer and over two,
-and the rest is carried on. Bytes are those of weights, gradients and optimizer state, without
-activations.
+Each method's own code steps over models of that shape with one layer and with two, and what the
+second layer added is added for every further one (`spam_lab.optim.memory`). Nothing is allocated,
+on the meta device, unless a method needs values. Bytes are those of weights, gradients and
+optimizer state, without activations.
 """
 
 from __future__ import annotations
@@ -66,9 +66,10 @@ def _count(config: RunConfig) -> Memory:
 
     layers = LLAMA2_7B["num_hidden_layers"]
     try:
-        return counted(layers, "meta")
+        one, two = (counted(count, "meta") for count in (1, 2))
     except RuntimeError:  # NotImplementedError and torch's own errors for meta tensors are this too
-        return extended(counted(1, "cpu"), counted(2, "cpu"), layers)
+        one, two = (counted(count, "cpu") for count in (1, 2))
+    return extended(one, two, layers)
 
 
 def _model(config: RunConfig, layers: int, device: str) -> Any:

@@ -18,7 +18,6 @@ from analysis.document import Section
 from analysis.exhibit import Exhibit
 
 NOT_PRINTED = "not printed"
-NO_CONFIG = "no config yet"
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,6 @@ class Setting:
     @property
     def mark(self) -> str:
         """What is said of it; empty where print and configuration agree."""
-        if self.configured == NO_CONFIG:
-            return NO_CONFIG
         if self.printed == NOT_PRINTED:
             return NOT_PRINTED
         return "" if same(self.printed, self.configured) else "differs"
@@ -59,10 +56,7 @@ def exhibit(
 ) -> Exhibit:
     """The exhibit of such a table; `notes` explain what differs and why."""
     differing = [setting for setting in settings if setting.mark == "differs"]
-    absent = sum(setting.mark == NO_CONFIG for setting in settings)
     counted = f"{len(differing)} of {len(settings)} differ" if differing else "none differs"
-    if absent:
-        counted = f"{absent} of {len(settings)} have no configuration yet"
     columns = ["column", "setting", "paper", "conf, scale=paper", f"as run at {scale}", "mark"]
     body = document.table(
         columns,
@@ -123,7 +117,7 @@ def _figure(title: str, settings: Sequence[Setting], scale: str) -> Figure:
                     continue
                 colour = drawing.VERMILLION if setting.mark == "differs" else drawing.INK
                 text = setting.configured
-                if setting.mark in ("differs", NO_CONFIG):
+                if setting.mark == "differs":
                     text += f" (paper {setting.printed})"
                 axes.text(place, row - 0.14, text, ha="center", va="center", color=colour, size=8)
                 axes.text(
