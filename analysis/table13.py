@@ -169,4 +169,5 @@ def _figure(cells: Mapping[Key, Cell], answer: Answer, setting: str) -> Figure:
             published.set_ylabel("accuracy, %")
             values = [float(TABLE13[task, method]) for method in TABLE13_METHODS]
             drawing.draw_values(published, values, special=0, joined=False)
+        drawing.add_legend(figure, line=False)
     return figure

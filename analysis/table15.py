@@ -196,7 +196,7 @@ def _task_accuracy(frame: pd.DataFrame, key: Key, task: str) -> float:
 def _figure(cells: Mapping[Key, Cell], answers: Sequence[Answer], setting: str) -> Figure:
     found = [cells.get((PANEL, method)) for method in TABLE15_METHODS]
     with drawing.style():
-        figure = drawing.new_figure(7.4, 3.6, f"Fine-tuning on eight tasks, {setting}")
+        figure = drawing.new_figure(7.4, 3.8, f"Fine-tuning on eight tasks, {setting}")
         ours, published = figure.subplots(1, 2)
         drawing.frame(
             ours,
@@ -219,6 +219,7 @@ def _figure(cells: Mapping[Key, Cell], answers: Sequence[Answer], setting: str) 
         published.set_ylabel("accuracy, %")
         values = [float(TABLE15[method][AVERAGE]) for method in TABLE15_METHODS]
         drawing.draw_values(published, values, special=len(TICKS) - 1, joined=False)
+        drawing.add_legend(figure, line=False)
     return figure
 
 

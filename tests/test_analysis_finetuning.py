@@ -3,7 +3,6 @@ and the counted memory is that of arithmetic."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -111,8 +110,7 @@ def test_the_printed_averages_are_those_of_the_printed_tasks() -> None:
     for method, values in TABLE15.items():
         mean = sum(float(values[task]) for task in TABLE15_TASKS) / len(TABLE15_TASKS)
         printed = float(values[AVERAGE])
-        # Full fine-tuning's own line is the paper's; all others agree to the last digit.
-        assert abs(mean - printed) < (0.5 if method == "adam" else 0.1), (method, mean)
+        assert abs(mean - printed) < 0.1, (method, mean)
 
 
 def test_counted_bytes_are_those_of_arithmetic() -> None:
@@ -124,4 +122,3 @@ def test_counted_bytes_are_those_of_arithmetic() -> None:
     assert adapters == 19_988_480
     assert lora.weights - full.weights == lora.gradients == 2 * adapters
     assert lora.state == pytest.approx(4 * adapters, rel=1e-3)
-    assert dataclasses.is_dataclass(full)
