@@ -18,10 +18,12 @@ from spam_lab.config.identity import run_id
 from spam_lab.data.errors import DataError
 from spam_lab.tasks.finetuning import TASKS
 from spam_lab.tasks.finetuning.documents import read_split
+from spam_lab.tasks.finetuning.encoding import Scored, scored
 from spam_lab.tasks.finetuning.fine_tuning import summary
 from spam_lab.tasks.finetuning.packages import WEIGHTS, PackageFile
-from spam_lab.tasks.finetuning.prompts import completion, instruction, question
+from spam_lab.tasks.finetuning.prompts import Choice, completion, instruction, question
 from spam_lab.tasks.finetuning.scoring import SUMS
+from spam_lab.tasks.finetuning.weights import load_encoder
 from spam_lab.tasks.registry import open_task, require_ready
 from spam_lab.train.loop import Training
 from tests import finetuning_case as case
@@ -200,6 +202,24 @@ def test_scores_are_those_of_a_slow_derivation(
     assert shared.tolist() == pytest.approx(expected, rel=1e-5), "of four ranks together"
     assert parts.tolist() == pytest.approx(expected, rel=1e-5)
     assert len({tuple(expected[i : i + 3]) for i in range(0, len(expected), 5)}) > 2
+
+
+def test_a_choice_is_what_stands_beyond_its_context(weights: Path) -> None:
+    """Spaces that end a context belong to the choice; what is too long loses its beginning."""
+    encoder = load_encoder("tiny", str(weights), 1000)
+    plain, spaced = (
+        scored(encoder, [Choice(f"The river{space}", f"{rest}was old", 7)], 99)
+        for space, rest in (("", " "), (" ", ""))
+    )
+    assert plain == spaced
+    whole, context = encoder.encode(["The river was old", "The river"])
+    assert plain == [Scored(tuple(whole), len(whole) - len(context), 7)]
+    (cut,) = scored(encoder, [Choice("The river", " was old", 7)], plain[0].count)
+    assert cut.ids == tuple(whole[-plain[0].count - 1 :]) and cut.count == plain[0].count
+    with pytest.raises(ValueError, match="has 0 tokens of its own"):
+        scored(encoder, [Choice("The river", "", 1)], 99)
+    with pytest.raises(ValueError, match="and 1 are read"):
+        scored(encoder, [Choice("The river", " was very old", 12)], 1)
 
 
 def test_the_summary_averages_over_tasks() -> None:
