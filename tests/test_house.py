@@ -42,7 +42,7 @@ FORBIDDEN = {
     "train": {"hydra", "mlflow", "optuna", "omegaconf"},
     "optim": {"hydra", "mlflow", "optuna", "transformers"},
     "data": {"hydra", "mlflow", "optuna"},
-    "tasks": {"hydra", "mlflow", "optuna", "omegaconf"},
+    "tasks": {"hydra", "mlflow", "optuna"},
     "models": {"hydra", "mlflow", "optuna"},
     "orchestrate": {"mlflow"},
     "analysis": {"torch"},
