@@ -130,7 +130,7 @@ def _plan(
         if command.sweep == ALL:
             sweeps = [load_sweep(name) for name in sweep_names()]
             plan = plan_of_sweeps(expand_sweeps(sweeps, kept, tuned), root, queued)
-            return replace(plan, note=str(tuned or ""))
+            return replace(plan, note="\n".join(filter(None, (plan.note, str(tuned or "")))))
         sweep = load_sweep(command.sweep)
         plan = make_plan(expand(sweep, kept, tuned), root, sweep.name, sweep.description, queued)
     else:

@@ -50,6 +50,22 @@ def test_a_run_that_two_sweeps_ask_for_is_planned_once(tmp_path: Path) -> None:
     assert entry.cells == 3
 
 
+def test_a_sweep_whose_data_is_not_here_is_left_out_and_named(tmp_path: Path) -> None:
+    absent = {"task": "finetuning_copa", "task.rows": str(tmp_path), "optimizer": "adam"}
+    three = Sweep(
+        "three",
+        "Which rate?",
+        tuple(panel("d", "optimizer.beta1", [0.8], fixed=absent)),
+        seeds=(0,),
+    )
+    plan = plan_of_sweeps(expand_sweeps([ONE, three, TWO], []), tmp_path)
+    assert [part.name for part in plan.parts] == ["one", "two"]
+    assert plan.note.startswith("sweep three is left out: ") and "requests.jsonl.gz" in plan.note
+    assert all(entry.config.pretrains for entry in plan.entries)
+    with pytest.raises(ConfigError, match=r"sweep three is left out: .*requests\.jsonl\.gz"):
+        plan_of_sweeps(expand_sweeps([three], []), tmp_path)
+
+
 def test_an_override_of_a_sweeps_own_key_is_for_the_others() -> None:
     one, two = expand_sweeps([ONE, TWO], [*SETTING, "optimizer.warmup_steps=2"])
     assert one.overrides == (*SETTING, "optimizer.warmup_steps=2")

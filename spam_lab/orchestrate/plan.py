@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from spam_lab.config.fields import ConfigError
 from spam_lab.config.identity import canonical, differences
 from spam_lab.config.labels import run_labels
 from spam_lab.config.schema import SCHEMA_VERSION, RunConfig
@@ -155,7 +156,33 @@ def make_plan(
 def plan_of_sweeps(
     expansions: Sequence[Expansion], root: Path, queued: Collection[str] = ()
 ) -> Plan:
-    """One plan of several sweeps: a run that several ask for is in it once, and in each's part."""
+    """One plan of several sweeps: a run that several ask for is in it once, and in each's part.
+
+    A sweep with runs to do whose data or weights are not at hand here is left out, and the plan's
+    note says so: the others can be trained all the same.
+
+    Raises:
+        ConfigError: every sweep would be left out; with all reasons.
+    """
+    plan = _of_sweeps(expansions, root, queued)
+    due = {entry.run_id: entry.config for entry in plan.due}
+    refused: dict[str, str] = {}
+    for expansion in expansions:
+        wanted = [due[r.run_id] for r in expansion.requests if r.run_id in due]
+        try:
+            require_ready(wanted)
+        except ConfigError as error:
+            refused[expansion.sweep.name] = str(error)
+    if not refused:
+        return plan
+    ready = [expansion for expansion in expansions if expansion.sweep.name not in refused]
+    note = "\n".join(f"sweep {name} is left out: {reason}" for name, reason in refused.items())
+    if not ready:
+        raise ConfigError(note)
+    return dataclasses.replace(_of_sweeps(ready, root, queued), note=note)
+
+
+def _of_sweeps(expansions: Sequence[Expansion], root: Path, queued: Collection[str]) -> Plan:
     requests = [request for expansion in expansions for request in expansion.requests]
     parts = tuple(
         Part(
