@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -21,6 +22,7 @@ from analysis.document import Section
 from analysis.exhibit import Exhibit
 from analysis.finetuning_memory import Bytes, at_paper_size
 from analysis.frames import cells as cells_of
+from analysis.kept import kept
 from analysis.method_table import footer
 from analysis.paper_finetuning import (
     AVERAGE,
@@ -50,7 +52,8 @@ TICKS = ("Adam\n(full)", "LoRA", "GaLore", "SPAM\n0.25 %", "SPAM\n100 %")
 def build(frame: pd.DataFrame, requests: Sequence[Request], scale: ScaleConfig) -> Exhibit:
     """The exhibit from the runs of the sweep `table15`."""
     cells = cells_of(frame, cell_name, finetuned.ERROR)
-    memory = {str(value): at_paper_size(str(value)) for _, value in cells}
+    with kept(Path(frame["root"].iloc[0]), "memory") as known:
+        memory = {str(value): at_paper_size(str(value), known) for _, value in cells}
     pairs = [(_cell(cells, "spam_sparse"), _cell(cells, low)) for low in ("lora", "galore")]
     full = [(_cell(cells, spam), _cell(cells, "adam")) for spam in ("spam_sparse", "spam")]
     answers = (

@@ -1,4 +1,4 @@
-"""Fake quantisation against NumPy, torch's own observers' arithmetic and torchao; what it does to a
+"""Fake quantisation against NumPy, torch's own observers' arithmetic; what it does to a
 model, to gradients and to a run, and what it leaves as it was."""
 
 from __future__ import annotations
@@ -87,25 +87,6 @@ def test_properties_of_the_grid(bits: int, shape: tuple[int, ...], size: float, 
     assert torch.equal(alone.view_as(got), got), "a row says nothing of another"
     again = fake_quantize(got, bits)
     torch.testing.assert_close(again, got, rtol=1e-5, atol=0)
-
-
-@pytest.mark.parametrize("bits", [4, 8])
-def test_it_is_what_torchao_computes(bits: int) -> None:
-    from torchao.quantization.quant_primitives import (
-        MappingType,
-        choose_qparams_affine,
-        dequantize_affine,
-        quantize_affine,
-    )
-
-    values, steps = drawn(11), 2 ** (bits - 1) - 1
-    block = (1, values.shape[1])
-    scale, zero = choose_qparams_affine(
-        values, MappingType.SYMMETRIC, block, torch.int8, -steps, steps, eps=1e-30
-    )
-    whole = quantize_affine(values, block, scale, zero, torch.int8, -steps, steps)
-    expected = dequantize_affine(whole, block, scale, zero, torch.int8, -steps, steps)
-    torch.testing.assert_close(fake_quantize(values, bits), expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
