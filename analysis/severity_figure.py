@@ -62,7 +62,7 @@ def draw(
         drawing.frame(
             advantage,
             [f"{level:g}" for level in severities],
-            title="SPAM beside Adam; below 0 SPAM is better",
+            title="Below 0, SPAM is better",
             axis="severity of anomalies",
             footer=f"“the more severe, the larger”: {grows.verdict}",
         )
