@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import MISSING
-
 from spam_lab.config.fields import Problem, choice, mapping, number, numbers, text
 from spam_lab.config.schema import TaskConfig
 
@@ -29,24 +27,24 @@ class VisionConfig(TaskConfig):
     """Image classification (paper, Appendix E, Table 9)."""
 
     name: str = text("vision", doc="registry name of the task")
-    model: str = text(MISSING, doc="label of the model: convnext_tiny, vit_tiny")
-    family: str = choice(MISSING, ("convnext", "vit"), doc="transformers model_type")
+    model: str = text("convnext_tiny", doc="label of the model: convnext_tiny, vit_tiny")
+    family: str = choice("convnext", ("convnext", "vit"), doc="transformers model_type")
     hidden_sizes: list[int] = numbers(doc="width of each stage; a ViT has one")
     depths: list[int] = numbers(doc="blocks of each stage")
     heads: int | None = number(None, low=1, doc="attention heads of a ViT")
-    patch_size: int = number(MISSING, low=1, unit="pixels", doc="side of the stem's patches")
+    patch_size: int = number(4, low=1, unit="pixels", doc="side of the stem's patches")
     drop_path: float = number(
         0.0, low=0, high=1, high_open=True, doc="stochastic depth of the last block (recipe: 0.1)"
     )
-    dataset: str = choice(MISSING, tuple(CHANNELS), doc="which images")
+    dataset: str = choice("imagenet", tuple(CHANNELS), doc="which images")
     path: str | None = text(
         None,
         doc="Fashion-MNIST: the folder of its four files. ImageNet: a folder with train/ and val/ "
         "and in them a folder a class, or hub:NAME for `datasets` (hub:ILSVRC/imagenet-1k); also "
         "the environment variable SPAM_LAB_IMAGENET",
     )
-    classes: int = number(MISSING, low=2, doc="how many; refused where the images have others")
-    image_size: int = number(MISSING, low=2, unit="pixels", doc="side of what the model sees")
+    classes: int = number(1000, low=2, doc="how many; refused where the images have others")
+    image_size: int = number(224, low=2, unit="pixels", doc="side of what the model sees")
     crop_padding: int | None = number(
         None,
         low=0,
