@@ -91,7 +91,8 @@ def _draw_ours(axes: Axes, panel: str, curves: Curves, steps: int) -> None:
         axes.text(0.5, 0.5, "no results yet", transform=axes.transAxes, ha="center")
         return
     axes.set_xlim(0, 1.04 * steps)
-    axes.set_ylim(top=min(100.0, axes.get_ylim()[1]))
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(0.0, low), min(100.0, high))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=2))
     axes.xaxis.set_major_formatter(ScalarFormatter())
 
