@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def launch(overrides: Sequence[str], multirun: bool, console: Console) -> int:
     """Plan, print, dispatch and record what the overrides ask for."""
     rows = expand_multirun(overrides) if multirun else [list(overrides)]
-    command = compose_command(rows[0])
+    command = compose_command([*_task_of_sweep(rows[0]), *rows[0]])
     if command.study.name != "none":
         if multirun:
             raise ConfigError("study=... is a search already: leave out -m and lists of values")
@@ -114,6 +114,15 @@ def launch(overrides: Sequence[str], multirun: bool, console: Console) -> int:
     _record(Path(command.paths.runs))
     _print_next(console, plan, command)
     return 0 if all(s.state.is_result for s in census.statuses.values()) else 1
+
+
+def _task_of_sweep(row: Sequence[str]) -> list[str]:
+    """The task that the sweep of a command line sets, so that the line may set that task's keys."""
+    name = next((o.removeprefix("sweep=") for o in row if o.startswith("sweep=")), ALL)
+    if name not in sweep_names() or any(o.startswith("task=") for o in row):
+        return []
+    tasks = {str(c.overrides["task"]) for c in load_sweep(name).cells if "task" in c.overrides}
+    return [f"task={task}" for task in sorted(tasks)[:1]]
 
 
 def _plan(

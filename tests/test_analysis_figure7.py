@@ -16,6 +16,7 @@ from analysis import figure7, severity
 from analysis.exhibit import Exhibit, drawn, markdown
 from analysis.frames import table_of
 from analysis.stats import Cell, Verdict
+from spam_lab.main import main
 from spam_lab.orchestrate.expand import Request, expand
 from spam_lab.record.metrics import MetricWriter
 from spam_lab.record.store import RunDirectory
@@ -55,17 +56,27 @@ def exhibit(
     return figure7.build(frame, requests, requests[0].config.scale)
 
 
-def test_a_sweep_is_asked_the_same_with_or_without_naming_its_task() -> None:
+def test_keys_of_the_task_can_be_set_for_the_whole_sweep() -> None:
     once = replace(sweep(), seeds=(0,))
-    named = expand(once, ["scale=nano", "task=forecasting"])
-    assert [r.run_id for r in named] == [r.run_id for r in asked() if r.seed == 0]
+    named = expand(once, ["scale=nano"])
     assert len({r.run_id for r in asked()}) == len(asked()) == 2 * len(SEVERITIES) * 10
     real = [
-        expand(once, ["task=forecasting", "task.series=weather", f"task.path={path}"])
+        expand(once, ["task.series=weather", f"task.path={path}"])
         for path in ("a/weather.csv", "b.csv")
     ]
     assert [r.run_id for r in real[0]] == [r.run_id for r in real[1]]
     assert not {r.run_id for r in real[0]} & {r.run_id for r in named}
+
+
+def test_the_command_line_sets_keys_of_the_sweeps_own_task(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused for what it asks, the missing file, and not because pre-training has no such key."""
+    missing = f"task.path={tmp_path}/missing.csv"
+    runs = f"paths.runs={tmp_path}/runs"
+    assert main(["sweep=figure7", "task.series=weather", missing, runs]) == 1
+    assert "missing.csv" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").glob("*/config.json"))
 
 
 def test_the_two_optimizers_are_paired() -> None:
