@@ -124,4 +124,4 @@ def _aggregate(value: Scores, drawn: Scores, neutral: float) -> Aggregate:
     below = np.count_nonzero(drawn <= neutral + 1e-12)
     above = np.count_nonzero(drawn >= neutral - 1e-12)
     p = min(1.0, 2 * (min(below, above) + 1) / (RESAMPLES + 1))
-    return Aggregate(float(value), float(low), float(high), neutral, p)
+    return Aggregate(float(value), float(low), float(high), neutral, float(p))
