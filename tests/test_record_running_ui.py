@@ -65,7 +65,7 @@ def test_a_later_ui_keeps_its_own_address(tmp_path: Path, address: str) -> None:
         {"address": "file:///etc/hostname"},
         {"address": 7},
     ],
-    ids=str,
+    ids=["another's pid", "no such pid", "no pid", "another host", "a file", "no address"],
 )
 def test_what_a_killed_ui_left_is_not_believed(
     tmp_path: Path, address: str, change: dict[str, object]
