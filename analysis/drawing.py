@@ -95,10 +95,15 @@ def new_figure(width: float, height: float, title: str) -> Figure:
 def frame(axes: Axes, labels: Sequence[str], *, title: str, axis: str, footer: str) -> None:
     """An empty panel with its ticks and words; `footer` is the small line beneath the axis."""
     axes.set_title(title, pad=7)
-    axes.set_xlabel(axis)
     axes.set_ylabel("validation perplexity")
     axes.set_xticks(range(len(labels)), list(labels))
     axes.set_xlim(-0.55, len(labels) - 0.45)
+    label_with_footer(axes, axis, footer)
+
+
+def label_with_footer(axes: Axes, axis: str, footer: str) -> None:
+    """The name of the horizontal axis, and a small line beneath it."""
+    axes.set_xlabel(axis)
     axes.annotate(
         footer,
         (0.5, 0),
@@ -246,11 +251,11 @@ def _draw_point(axes: Axes, place: int, point: Point, limit: float, height: floa
     if shown:
         axes.plot([place + 0.17] * len(shown), shown, "o", ms=2.6, color=GREY, mew=0, zorder=2)
     if cell.diverged:
-        _arrow(axes, place, f"{len(cell.diverged)} of {cell.seeds}\ndiverged", colour, 6.5)
+        arrow(axes, place, f"{len(cell.diverged)} of {cell.seeds}\ndiverged", colour, 6.5)
     elif estimate is None:
         _mark(axes, place, axes.get_ylim()[0] + 0.04 * height, "no result", colour)
     elif estimate.mean > limit:
-        _arrow(axes, place, f"{estimate.mean:.0f}", colour)
+        arrow(axes, place, f"{estimate.mean:.0f}", colour)
     else:
         half = estimate.half_width if estimate.has_interval else None
         marker = "D" if point.is_paper_setting else "o"
@@ -281,7 +286,7 @@ def _mark_cuts(axes: Axes, place: int, ends: tuple[float, float], colour: str) -
             axes.plot(place, edge, marker=marker, ms=7, mew=0, color=colour, zorder=3)
 
 
-def _arrow(axes: Axes, place: int, text: str, colour: str, size: float = 8) -> None:
+def arrow(axes: Axes, place: float, text: str, colour: str, size: float = 8) -> None:
     """An arrow to what lies above the panel."""
     axes.annotate(
         text,

@@ -97,7 +97,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         )
         for place, cell in places:
             if cell.diverged:
-                _arrow(
+                drawing.arrow(
                     axes, place + shift, f"{len(cell.diverged)} of {cell.seeds}\ndiverged", colour
                 )
             elif cell.perplexity is None:
@@ -112,23 +112,8 @@ def _draw(axes: Axes, panel: Panel) -> None:
                     color=colour,
                 )
             elif cell.perplexity.mean > limit:
-                _arrow(axes, place + shift, f"{cell.perplexity.mean:.0f}", colour)
+                drawing.arrow(axes, place + shift, f"{cell.perplexity.mean:.0f}", colour, 6.5)
     every = [cell for row in panel.values() for cell in row.values()]
     if any(cell.diverged or (cell.perplexity and cell.perplexity.mean > limit) for cell in every):
         low, high = axes.get_ylim()
         axes.set_ylim(low, high + ROOM * (high - low))
-
-
-def _arrow(axes: Axes, place: float, text: str, colour: str) -> None:
-    axes.annotate(
-        text,
-        (place, 0.995),
-        (place, 0.86),
-        xycoords=axes.get_xaxis_transform(),
-        textcoords=axes.get_xaxis_transform(),
-        ha="center",
-        va="top",
-        fontsize=6.5,
-        color=colour,
-        arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1, "shrinkA": 1, "shrinkB": 0},
-    )

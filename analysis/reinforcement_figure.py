@@ -89,7 +89,7 @@ def _draw_means(
     axes: Axes, methods: Mapping[str, str], both: Together | None, verdict: str
 ) -> None:
     axes.set_title("Interquartile mean, all environments", pad=7)
-    _footer(axes, "score: return ÷ CleanRL's, after its longer runs", verdict)
+    drawing.label_with_footer(axes, "score: return ÷ CleanRL's, after its longer runs", verdict)
     if both is None:
         _nothing(axes, "incomplete or diverged")
         return
@@ -104,7 +104,9 @@ def _draw_improvements(
 ) -> None:
     axes.set_title("Probability of improvement", pad=7)
     first, second = methods
-    _footer(axes, f"how often a run of {first} beats one of {second}", "dotted: as often as not")
+    drawing.label_with_footer(
+        axes, f"how often a run of {first} beats one of {second}", "dotted: as often as not"
+    )
     if both is None:
         _nothing(axes, "incomplete or diverged")
         return
@@ -137,22 +139,6 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x")
-
-
-def _footer(axes: Axes, label: str, small: str) -> None:
-    axes.set_xlabel(label)
-    axes.annotate(
-        small,
-        (0.5, 0),
-        (0, -6),
-        xycoords=axes.xaxis.label,
-        textcoords="offset points",
-        ha="center",
-        va="top",
-        fontsize=7.5,
-        color=drawing.GREY,
-        style="italic",
-    )
 
 
 def _nothing(axes: Axes, words: str) -> None:

@@ -7,14 +7,11 @@ loads no torch.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from spam_lab.config.fields import ConfigError, Problem
+from spam_lab.config.catalogue import Catalogue
 from spam_lab.config.schema import OptimizerConfig
 
 if TYPE_CHECKING:
@@ -65,7 +62,7 @@ class Method:
     coupling: Coupling = whole_tensors
 
 
-_METHODS: dict[str, Method] = {}
+_METHODS: Catalogue[Method] = Catalogue("spam_lab.optim.methods", "optimizers")
 
 
 def method(
@@ -82,9 +79,7 @@ def method(
     """
 
     def register(build: _Build) -> _Build:
-        if name in _METHODS:
-            raise ValueError(f"two optimizers are named {name!r}")
-        _METHODS[name] = Method(name, config, build, source, prepare, coupling)
+        _METHODS.add(name, Method(name, config, build, source, prepare, coupling))
         return build
 
     return register
@@ -92,10 +87,7 @@ def method(
 
 def methods() -> dict[str, Method]:
     """Every method, by name, in order of names."""
-    package = importlib.import_module("spam_lab.optim.methods")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-    return dict(sorted(_METHODS.items()))
+    return _METHODS.all()
 
 
 def find(config: OptimizerConfig) -> Method:
@@ -104,11 +96,7 @@ def find(config: OptimizerConfig) -> Method:
     Raises:
         ConfigError: for an unknown `optimizer.name`, with the nearest known ones.
     """
-    known = methods()
-    if config.name not in known:
-        near = get_close_matches(config.name, known) or list(known)
-        raise ConfigError.of([Problem("optimizer.name", config.name, f"try {', '.join(near)}")])
-    return known[config.name]
+    return _METHODS.find("optimizer.name", config.name)
 
 
 def prepare_model(config: OptimizerConfig, model: Module, seed: int) -> None:

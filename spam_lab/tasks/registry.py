@@ -6,14 +6,12 @@ discovering all of them loads neither torch nor any library of a task's own.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from spam_lab.config.fields import ConfigError, Problem
+from spam_lab.config.catalogue import Catalogue
+from spam_lab.config.fields import ConfigError
 from spam_lab.config.schema import RunConfig, TaskConfig
 
 if TYPE_CHECKING:
@@ -119,7 +117,7 @@ class TaskKind:
     check: Check
 
 
-_KINDS: dict[str, TaskKind] = {}
+_KINDS: Catalogue[TaskKind] = Catalogue("spam_lab.tasks", "tasks")
 
 
 def _accept(config: RunConfig) -> None:
@@ -134,9 +132,7 @@ def task(name: str, config: type[TaskConfig], check: Check = _accept) -> Callabl
     """
 
     def register(open_task: _Open) -> _Open:
-        if name in _KINDS:
-            raise ValueError(f"two tasks are named {name!r}")
-        _KINDS[name] = TaskKind(name, config, open_task, check)
+        _KINDS.add(name, TaskKind(name, config, open_task, check))
         return open_task
 
     return register
@@ -144,10 +140,7 @@ def task(name: str, config: type[TaskConfig], check: Check = _accept) -> Callabl
 
 def tasks() -> dict[str, TaskKind]:
     """Every task, by name, in order of names."""
-    package = importlib.import_module("spam_lab.tasks")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-    return dict(sorted(_KINDS.items()))
+    return _KINDS.all()
 
 
 def find(config: TaskConfig) -> TaskKind:
@@ -156,11 +149,7 @@ def find(config: TaskConfig) -> TaskKind:
     Raises:
         ConfigError: for an unknown `task.name`, with the nearest known ones.
     """
-    known = tasks()
-    if config.name not in known:
-        near = get_close_matches(config.name, known) or list(known)
-        raise ConfigError.of([Problem("task.name", config.name, f"try {', '.join(near)}")])
-    return known[config.name]
+    return _KINDS.find("task.name", config.name)
 
 
 def open_task(config: RunConfig, place: str) -> Task:
