@@ -325,11 +325,11 @@ def _limits(scale: ScaleConfig, requests: Sequence[Request]) -> Section:
     return Section(
         "What this scale can decide",
         f"A verdict here is about three small environments, runs of scale `{scale.name}` and "
-        f"{seeds} seeds a cell. A bootstrap of {seeds} runs knows no run outside these, and its "
-        "intervals are rather too narrow, its p values too small. Neither method's learning rate was "
-        "tuned: both have the one that CleanRL uses with Adam. SPAM's bias correction is not "
-        "restarted at a reset, which makes the steps after it larger: an advantage here may be that "
-        "of a higher learning rate. Seeds are paired in weights and noise at the start; "
+        f"{seeds} seeds a cell. A bootstrap of {seeds} runs knows no run outside these: its "
+        "intervals are rather too narrow, its p values too small. Neither method's learning rate "
+        "was tuned: both have the one that CleanRL uses with Adam. SPAM's bias correction is not "
+        "restarted at a reset, which makes the steps after it larger: an advantage here may be "
+        "that of a higher learning rate. Seeds are paired in weights and noise at the start; "
         "after a few updates two agents see different transitions, so pairing helps little.",
     )
 
