@@ -115,7 +115,7 @@ def _frame(exhibit: Exhibit) -> Any:
     rows = [
         {
             **{"panel": row.panel, "value": row.value, "cell_id": row.cell_id, "state": "done"},
-            **{"seed": int(seed), "loss": float(value)},
+            **{"seed": int(seed), "values": {"validation/loss": float(value)}},
         }
         for row in exhibit.table.itertuples()
         for seed, _, value in (part.partition(":") for part in str(row.losses).split())
