@@ -11,7 +11,8 @@ global state, from fixed fonts, so that equal numbers give equal bytes.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -140,6 +141,27 @@ def draw_panel(
     _join(axes, points, limit)
     for place, point in enumerate(points):
         _draw_point(axes, place, point, limit, high - low)
+
+
+def draw_curve(
+    axes: Axes,
+    points: Sequence[tuple[int, Estimate]],
+    look: Mapping[str, Any],
+    least: Callable[[float], float] = lambda mean: -math.inf,
+) -> None:
+    """Means over steps, joined, with a band for their intervals that ends at `least` of a mean."""
+    where = [step for step, _ in points]
+    means = [estimate.mean for _, estimate in points]
+    halves = [e.half_width if e.has_interval else 0.0 for _, e in points]
+    axes.plot(where, means, lw=1.3, ms=3.6, **look)
+    axes.fill_between(
+        where,
+        [max(mean - half, least(mean)) for mean, half in zip(means, halves, strict=True)],
+        [mean + half for mean, half in zip(means, halves, strict=True)],
+        color=look["color"],
+        alpha=0.12,
+        lw=0,
+    )
 
 
 def draw_values(

@@ -74,18 +74,7 @@ def _draw_ours(axes: Axes, panel: str, curves: Curves, steps: int) -> None:
         if not points:
             continue
         drawn = True
-        where = [step for step, _ in points]
-        means = [estimate.mean for _, estimate in points]
-        halves = [e.half_width if e.has_interval else 0.0 for _, e in points]
-        axes.plot(where, means, lw=1.3, ms=3.6, **look)
-        axes.fill_between(
-            where,
-            [mean - half for mean, half in zip(means, halves, strict=True)],
-            [mean + half for mean, half in zip(means, halves, strict=True)],
-            color=look["color"],
-            alpha=0.12,
-            lw=0,
-        )
+        drawing.draw_curve(axes, points, look)
     if not drawn:
         axes.set_yticks([])
         axes.text(0.5, 0.5, "no results yet", transform=axes.transAxes, ha="center")
