@@ -3,7 +3,6 @@ model, to gradients and to a run, and what it leaves as it was."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +21,9 @@ from spam_lab.models import build_model
 from spam_lab.models.kinds import named_kinds
 from spam_lab.models.quantized import QuantizedLinear, fake_quantize, quantize
 from spam_lab.optim.registry import prepare_model
-from spam_lab.train.loop import Outcome, Training
+from spam_lab.train.loop import Outcome
 from tests.ranks import Case, together
+from tests.training_here import train
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float64]
 
@@ -181,31 +181,6 @@ def test_models_it_would_leave_as_they_are_are_refused_by_name() -> None:
         prepare_model(config.optimizer, model, 0)
         with pytest.raises(ConfigError, match="not a plain linear layer"):
             quantize(model, precision(4, 4))
-
-
-class Listed:
-    """A journal in memory."""
-
-    def __init__(self) -> None:
-        self.losses: dict[int, float] = {}
-
-    def add(self, step: int, values: Mapping[str, float]) -> None:
-        if "train/loss" in values:
-            self.losses[step] = values["train/loss"]
-
-    def flush(self, durable: bool = False) -> None:
-        pass
-
-
-def train(
-    overrides: list[str], folder: Path, stop_at: int = 0
-) -> tuple[Outcome, dict[int, float], dict[str, Tensor]]:
-    torch.set_num_threads(1)
-    journal = Listed()
-    training = Training(compose_run(overrides), folder, journal)
-    training._should_stop = lambda: training.step == stop_at
-    outcome = training.run()
-    return outcome, journal.losses, training.model.state_dict()
 
 
 SHORT = [

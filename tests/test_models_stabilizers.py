@@ -4,7 +4,6 @@ Init's distribution, what they add to a model, and real training with each."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,12 @@ import pytest
 import torch
 from torch import nn
 
-from spam_lab.config.compose import compose_run
 from spam_lab.config.fields import ConfigError
 from spam_lab.config.schema import ModelConfig, StabilizerConfig
 from spam_lab.data import Batch
 from spam_lab.models import build_model, named_kinds, parameter_count, token_losses
-from spam_lab.train.loop import Outcome, Training
+from spam_lab.train.loop import Outcome
+from tests.training_here import train
 
 WIDTH, LAYERS, ROWS = 32, 3, 200
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -223,31 +222,6 @@ def test_every_precision_rounds_the_same_weights() -> None:
     for one, rounded in zip(whole.parameters(), half.parameters(), strict=True):
         assert rounded.dtype == torch.bfloat16
         assert torch.equal(one.bfloat16(), rounded)
-
-
-class Listed:
-    """A journal in memory."""
-
-    def __init__(self) -> None:
-        self.losses: dict[int, float] = {}
-
-    def add(self, step: int, values: Mapping[str, float]) -> None:
-        if "train/loss" in values:
-            self.losses[step] = values["train/loss"]
-
-    def flush(self, durable: bool = False) -> None:
-        pass
-
-
-def train(
-    overrides: list[str], folder: Path, stop_at: int = 0
-) -> tuple[Outcome, dict[int, float], dict[str, torch.Tensor]]:
-    torch.set_num_threads(1)
-    journal = Listed()
-    training = Training(compose_run(overrides), folder, journal)
-    training._should_stop = lambda: training.step == stop_at
-    outcome = training.run()
-    return outcome, journal.losses, training.model.state_dict()
 
 
 SHORT = ["schedule.steps=12", "schedule.warmup_steps=2", "data.batch_size=2", "optimizer.lr=0.005"]
