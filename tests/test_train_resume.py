@@ -105,6 +105,7 @@ def overrides(cache: Path) -> list[str]:
         "evaluation.tokens=512",
         "train.checkpoint_every=7",
         "train.log_every=2",
+        "train.kept_when_done=whole",
         f"paths.cache={cache}",
     ]
 

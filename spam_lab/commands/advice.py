@@ -239,7 +239,7 @@ _CAUSES: tuple[tuple[Callable[[Evidence], bool], Callable[[Evidence], Advice]], 
         _text(r"No space left on device|Disk quota exceeded|disk is full"),
         _again(
             "The disk is full, or your quota is. Make room: df -h shows how much there is; "
-            "checkpoints of runs that are done may go."
+            "checkpoints of runs that are done may go (train.kept_when_done=none keeps none)."
         ),
     ),
     (_ended("NODE_FAIL", "BOOT_FAIL"), _again("Its node failed; the run is not to blame.")),

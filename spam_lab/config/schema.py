@@ -235,6 +235,12 @@ class TrainConfig:
     log_every: int = number(10, low=1, unit="steps", doc="steps between writes of metrics")
     checkpoint_every: int = number(100, low=1, unit="steps", doc="steps between checkpoints")
     checkpoints_kept: int = number(2, low=1, doc="checkpoints kept; older ones are removed")
+    kept_when_done: str = choice(
+        "model",
+        ("whole", "model", "none"),
+        doc="what a finished run keeps of its last checkpoint: all, the model's weights as "
+        "safetensors, or nothing",
+    )
 
 
 @dataclass

@@ -187,6 +187,7 @@ def _train(
     # Imported here: torch and transformers take seconds, and only a worker needs them.
     import torch
 
+    from spam_lab.train import checkpoint
     from spam_lab.train.loop import Progress, Training
     from spam_lab.train.memory import peak_memory
 
@@ -219,7 +220,13 @@ def _train(
         changes["checkpoint_step"] = outcome.step
     if outcome.state == "stopped":
         changes["reason"] = f"{should_stop.why} at step {outcome.step}; goes on from there"
-    return directory.move(states[outcome.state], **changes)
+    ended = directory.move(states[outcome.state], **changes)
+    if ended.state is State.DONE:  # only now: a run that may still go on needs all of it
+        try:
+            checkpoint.keep(folder, config.train.kept_when_done)
+        except OSError as error:
+            LOG.warning("the last checkpoint stays whole: %s", error)
+    return ended
 
 
 def _lost(status: Status) -> int:

@@ -44,7 +44,11 @@ def run_note(directory: RunDirectory, status: Status, sweeps: Sequence[str]) -> 
     if sweeps:
         lines.append(f"Sweeps: {', '.join(sweeps)}")
     lines.append(f"Run directory: `{directory.path.resolve()}`")
-    models = sorted(path.name for path in directory.checkpoints_path.glob("*.pt"))
+    models = [
+        path
+        for pattern in ("step_*.pt", "model.safetensors")
+        for path in sorted(directory.checkpoints_path.glob(pattern))
+    ]
     if models:
-        lines.append(f"Model: `{directory.checkpoints_path.resolve() / models[-1]}`")
+        lines.append(f"Model: `{models[-1].resolve()}`")
     return "\n\n".join(lines)

@@ -3,7 +3,8 @@
 The tensor file is written whole (`spam_lab.files`), then its seal with the sha256 of its bytes: a
 checkpoint without a matching seal does not count. Loading takes the newest that counts and reads it
 with `weights_only=True`, so a file that a user hands in cannot run code. Older ones are removed
-only after a newer one is sealed.
+only after a newer one is sealed. What a finished run keeps for others to use is its model alone, as
+safetensors.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save as as_safetensors
 
 from spam_lab.files import read_json, remove_partial, replacing, write_json
 
@@ -23,6 +25,10 @@ LOG = logging.getLogger(__name__)
 PATIENCE_SECONDS = 60.0
 """How long a file that another machine sees may take to be seen here: network file systems cache
 listings for seconds."""
+
+
+MODEL = "model.safetensors"
+"""The model of a finished run: its state dict, tied weights under each of their names."""
 
 
 def save(folder: Path, step: int, content: dict[str, Any], kept: int) -> None:
@@ -90,10 +96,30 @@ def steps(folder: Path) -> list[int]:
 
 def prune(folder: Path, kept: int) -> None:
     """Remove all but the newest `kept` checkpoints, seal first."""
-    for step in steps(folder)[:-kept]:
+    found = steps(folder)
+    for step in found[: max(0, len(found) - kept)]:
         tensors = _tensors(folder, step)
         _seal(tensors).unlink(missing_ok=True)
         tensors.unlink(missing_ok=True)
+
+
+def keep(folder: Path, what: str) -> None:
+    """Reduce what a finished run has: to its `model`, to nothing (`none`), or not (`whole`).
+
+    Only for a run that will never go on: the optimizer's state, most of a checkpoint, is dropped.
+    Where no checkpoint is whole, nothing is.
+
+    Raises:
+        OSError: the disk refused; the checkpoint is untouched.
+    """
+    if what == "whole" or (newest := load_newest(folder)) is None:
+        return
+    if what == "model":
+        dense = torch.contiguous_format
+        model = {name: t.clone(memory_format=dense) for name, t in newest[1]["model"].items()}
+        with replacing(folder / MODEL) as file:
+            file.write(as_safetensors(model))
+    prune(folder, kept=0)
 
 
 def _tensors(folder: Path, step: int) -> Path:
