@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import document
-from analysis.aggregates import RESAMPLES, Aggregate, Scores, Together, together
+from analysis.aggregates import EXCHANGES, RESAMPLES, Aggregate, Scores, Together, together
 from analysis.cell_table import Key, note
 from analysis.claims import Answer, Claim, Part
 from analysis.curves import curves_of
@@ -147,8 +147,10 @@ def _obstacle(cells: Mapping[Key, Cell]) -> str:
 def _answer(both: Together | None, obstacle: str) -> Answer:
     test = (
         "difference of the interquartile means of the scores of all environments and seeds, SPAM "
-        f"less Adam; 95 % percentile interval from {RESAMPLES:,} resamples of the seeds within "
-        "each environment; holds if it lies above 0, fails if it lies below"
+        "less Adam: a two-sided test that exchanges the methods within pairs of one environment "
+        f"and seed (all 2^n exchanges, or {EXCHANGES:,} at random where there are more); holds if "
+        f"p < 0.05 and SPAM's is higher, fails if Adam's is; 95 % percentile interval from "
+        f"{RESAMPLES:,} resamples of the seeds within each environment"
     )
     text = "SPAM has the higher interquartile mean"
     if both is None:
@@ -212,7 +214,7 @@ def _values(cells: Mapping[Key, Cell]) -> Section:
         shown = paired.reason
         if difference is not None:
             shown = (
-                f"{-difference.mean:+.1f} [{-difference.high:+.1f}, {-difference.low:+.1f}], "
+                f"{0 - difference.mean:+.1f} [{0 - difference.high:+.1f}, {0 - difference.low:+.1f}], "
                 f"p={difference.p:.4f}, {paired.verdict}"
             )
         rows.append((environment.name, shown_return(adam), shown_return(spam), shown))
@@ -326,7 +328,7 @@ def _limits(scale: ScaleConfig, requests: Sequence[Request]) -> Section:
         "What this scale can decide",
         f"A verdict here is about three small environments, runs of scale `{scale.name}` and "
         f"{seeds} seeds a cell. A bootstrap of {seeds} runs knows no run outside these: its "
-        "intervals are rather too narrow, its p values too small. Neither method's learning rate "
+        "intervals are rather too narrow; the p value is exact. Neither method's learning rate "
         "was tuned: both have the one that CleanRL uses with Adam. SPAM's bias correction is not "
         "restarted at a reset, which makes the steps after it larger: an advantage here may be "
         "that of a higher learning rate. Seeds are paired in weights and noise at the start; "

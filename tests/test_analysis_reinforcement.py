@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -71,16 +72,48 @@ def test_intervals_are_those_of_scipys_bootstrap_task_by_task() -> None:
     assert found == aggregates.difference_of(first, second), "the same numbers each time"
 
 
+def test_the_p_value_counts_all_exchanges_of_methods_within_pairs() -> None:
+    """Counted one by one, with SciPy's trimmed mean: 2^6 exchanges of two tasks and three seeds."""
+    random = np.random.default_rng(5)
+    first, second = random.normal(0.6, 0.3, (2, 3)), random.normal(0.0, 0.3, (2, 3))
+
+    def difference(swapped: tuple[bool, ...]) -> float:
+        where = np.array(swapped).reshape(2, 3)
+        one, other = np.where(where, second, first), np.where(where, first, second)
+        return float(
+            stats.trim_mean(one, 0.25, axis=None) - stats.trim_mean(other, 0.25, axis=None)
+        )
+
+    all_of_them = [difference(swapped) for swapped in product((False, True), repeat=6)]
+    observed = difference((False,) * 6)
+    expected = 2 * np.mean([value >= observed - 1e-12 for value in all_of_them])
+    assert 0 < expected < 0.5
+    assert aggregates.difference_of(first, second).p == pytest.approx(expected)
+
+
+def test_two_equal_methods_are_told_apart_in_one_of_twenty() -> None:
+    """What a bootstrap of five runs does not keep: 300 pairs of methods that are the same."""
+    random = np.random.default_rng(11)
+    p = [aggregates.difference_of(*random.normal(size=(2, 1, 8))).p for _ in range(300)]
+    assert np.mean(np.array(p) < 0.05) <= 0.05 + 3 * (0.05 * 0.95 / 300) ** 0.5
+
+
 @settings(max_examples=10)
 @given(SCORES)
 def test_the_verdict_and_its_p_value_agree(scores: np.ndarray) -> None:
     same = aggregates.together(scores, scores)
     assert same.difference.verdict == same.improvement.verdict == "undecided"
-    assert same.difference.p > 0.05 and same.improvement.value == 0.5
-    better = aggregates.together(scores + 9, scores)
-    assert better.difference.verdict == "holds" and better.difference.p < 0.001
-    assert better.improvement.value == 1.0
-    assert aggregates.together(scores, scores + 9).difference.verdict == "fails"
+    assert same.difference.p == 1.0 and same.improvement.value == 0.5
+
+
+def test_a_method_that_is_better_everywhere_holds_and_two_runs_tell_nothing() -> None:
+    scores = np.random.default_rng(2).normal(size=(3, 5))
+    better, worse = (aggregates.together(scores + by, scores) for by in (9, -9))
+    assert (better.difference.verdict, better.improvement.verdict) == ("holds", "holds")
+    assert worse.difference.verdict == worse.improvement.verdict == "fails"
+    assert better.improvement.value == 1.0 and better.difference.p < 0.001
+    few = aggregates.together(scores[:1, :2] + 9, scores[:1, :2])
+    assert few.difference.verdict == "undecided" and few.difference.low > 0
 
 
 @cache
