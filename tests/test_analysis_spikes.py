@@ -75,7 +75,8 @@ def made(root: Path) -> dict[str, Exhibit]:
 def test_the_exhibits_share_their_runs() -> None:
     ids = {name: {r.run_id for r in expand(load_sweep(name), [])} for name in EXHIBITS}
     assert len(ids["table4"]) == 3
-    assert ids["table4"] == ids["figure8"]
+    own = ids.pop("figure8")  # it follows more weights
+    assert len(own) == 3 and not own & set.union(*ids.values())
     assert all(ids["table4"] <= of_sweep for of_sweep in ids.values())
     assert ids["figure3"] == ids["table5"]
     assert len(set.union(*ids.values())) == 3 * (3 + 1 + 4)
@@ -278,7 +279,7 @@ def test_figure_8_says_how_many_spikes_it_rests_on(made: dict[str, Exhibit]) -> 
     tested = exhibit.table[exhibit.table["score"] > 50]
     text = markdown(exhibit, [])
     assert len(tested) > 0
-    assert f"The claim rests on {len(tested)} spikes in 3 of 3 seeds, of 64 weights" in text
+    assert f"The claim rests on {len(tested)} spikes in 3 of 3 seeds, of 256 weights" in text
 
 
 def test_neighbouring_steps_are_one_range() -> None:
