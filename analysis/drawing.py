@@ -271,7 +271,7 @@ def _draw_point(axes: Axes, place: int, point: Point, limit: float, height: floa
     estimate = cell.perplexity
     shown = [value for value in cell.perplexities if value <= limit]
     if shown:
-        axes.plot([place + 0.17] * len(shown), shown, "o", ms=2.6, color=GREY, mew=0, zorder=2)
+        draw_seeds(axes, place + 0.17, shown)
     if cell.diverged:
         arrow(axes, place, f"{len(cell.diverged)} of {cell.seeds}\ndiverged", colour, 6.5)
     elif estimate is None:
@@ -279,25 +279,51 @@ def _draw_point(axes: Axes, place: int, point: Point, limit: float, height: floa
     elif estimate.mean > limit:
         arrow(axes, place, f"{estimate.mean:.0f}", colour)
     else:
-        half = estimate.half_width if estimate.has_interval else None
         marker = "D" if point.is_paper_setting else "o"
-        axes.errorbar(
-            place,
-            estimate.mean,
-            half,
-            fmt=marker,
-            ms=5.5,
-            color=colour,
-            mfc="white" if cell.incomplete else colour,
-            elinewidth=1.2,
-            capsize=2.5,
-            capthick=1.2,
-            zorder=3,
-        )
+        draw_mean(axes, place, estimate, colour=colour, marker=marker, whole=not cell.incomplete)
         _mark_cuts(axes, place, _ends(estimate), colour)
     if estimate is not None and (cell.incomplete or estimate.n == 1):
         mark = f"n={estimate.n}" + (f" of {cell.seeds}" if cell.incomplete else "")
         _mark(axes, place, axes.get_ylim()[0] + 0.04 * height, mark, colour)
+
+
+def draw_mean(
+    axes: Axes,
+    place: float,
+    estimate: Estimate,
+    *,
+    colour: str,
+    marker: str = "o",
+    whole: bool = True,
+) -> None:
+    """The mean and its interval, if two seeds or more give one.
+
+    Args:
+        axes: where.
+        place: on the horizontal axis.
+        estimate: the mean, in units of the vertical axis.
+        colour: of mark and interval.
+        marker: matplotlib's name of the mark.
+        whole: whether no seed is missing; else the mark is hollow.
+    """
+    axes.errorbar(
+        place,
+        estimate.mean,
+        estimate.half_width if estimate.has_interval else None,
+        fmt=marker,
+        ms=5.5,
+        color=colour,
+        mfc=colour if whole else "white",
+        elinewidth=1.2,
+        capsize=2.5,
+        capthick=1.2,
+        zorder=3,
+    )
+
+
+def draw_seeds(axes: Axes, place: float, values: Sequence[float]) -> None:
+    """One small dot a seed."""
+    axes.plot([place] * len(values), values, "o", ms=2.6, color=GREY, mew=0, zorder=2)
 
 
 def _mark_cuts(axes: Axes, place: int, ends: tuple[float, float], colour: str) -> None:

@@ -144,18 +144,9 @@ def draw_ours(axes: Axes, cells: Sequence[Cell | None], labels: Sequence[str], o
         drawn = True
         marker, colour = ("D", drawing.VERMILLION) if place == own else ("o", drawing.BLUE)
         seeds = [100 * (1 - error) for error in cell.losses.values()]
-        axes.plot([place + 0.17] * len(seeds), seeds, "o", ms=2.6, color=drawing.GREY, mew=0)
-        axes.errorbar(
-            place,
-            estimate.mean,
-            estimate.half_width if estimate.has_interval else None,
-            fmt=marker,
-            ms=5.5,
-            color=colour,
-            mfc="white" if cell.incomplete else colour,
-            elinewidth=1.2,
-            capsize=2.5,
-            zorder=3,
+        drawing.draw_seeds(axes, place + 0.17, seeds)
+        drawing.draw_mean(
+            axes, place, estimate, colour=colour, marker=marker, whole=not cell.incomplete
         )
     if not drawn:
         axes.set_yticks([])

@@ -74,18 +74,10 @@ def _draw(axes: Axes, panel: Panel) -> None:
         known = [(place, c, e) for place, c in places if (e := c.perplexity) and e.mean <= limit]
         for place, cell, estimate in known:
             seeds = [value for value in cell.perplexities if value <= limit]
-            axes.plot([place + shift + 0.07] * len(seeds), seeds, "o", ms=2.4, color=GREY, mew=0)
-            axes.errorbar(
-                place + shift,
-                estimate.mean,
-                estimate.half_width if estimate.has_interval else None,
-                fmt=mark,
-                ms=5,
-                color=colour,
-                mfc="white" if cell.incomplete else colour,
-                elinewidth=1.1,
-                capsize=2,
-                zorder=3,
+            drawing.draw_seeds(axes, place + shift + 0.1, seeds)
+            whole = not cell.incomplete
+            drawing.draw_mean(
+                axes, place + shift, estimate, colour=colour, marker=mark, whole=whole
             )
         axes.plot(
             [place + shift for place, _, _ in known],

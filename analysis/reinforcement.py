@@ -213,10 +213,9 @@ def _values(cells: Mapping[Key, Cell]) -> Section:
         difference = paired.difference
         shown = paired.reason
         if difference is not None:
-            shown = (
-                f"{0 - difference.mean:+.1f} [{0 - difference.high:+.1f}, {0 - difference.low:+.1f}], "
-                f"p={difference.p:.4f}, {paired.verdict}"
-            )
+            # Less than 0, not negated: a tie is +0.0.
+            mean, low, high = (0 - v for v in (difference.mean, difference.high, difference.low))
+            shown = f"{mean:+.1f} [{low:+.1f}, {high:+.1f}], p={difference.p:.4f}, {paired.verdict}"
         rows.append((environment.name, shown_return(adam), shown_return(spam), shown))
     headers = [
         "environment",

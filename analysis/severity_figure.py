@@ -110,12 +110,15 @@ def _curves(axes: Axes, level: float, curves: Mapping[Key, Mapping[int, Cell]]) 
 
 def _final(axes: Axes, cells: Mapping[Key, Cell], severities: Sequence[float]) -> None:
     for name, shift in ((ADAM, -0.12), (SPAM, 0.12)):
-        look = {key: value for key, value in LOOKS[name].items() if key != "ls"}
+        colour, marker = LOOKS[name]["color"], LOOKS[name]["marker"]
         for place, level in enumerate(severities):
             cell = cells.get((name, level), Cell(""))
-            _dots(axes, place + 2 * shift, list(cell.losses.values()))
-            if cell.losses and not cell.diverged:
-                _mean(axes, place + shift, list(cell.losses.values()), look)
+            losses = list(cell.losses.values())
+            drawing.draw_seeds(axes, place + 2 * shift, losses)
+            if losses and not cell.diverged:
+                drawing.draw_mean(
+                    axes, place + shift, mean_interval(losses), colour=colour, marker=marker
+                )
             else:
                 _gap(axes, place + shift, f"{len(cell.diverged)} diverged" if cell.diverged else "")
 
@@ -126,21 +129,11 @@ def _advantage(axes: Axes, cells: Mapping[Key, Cell], severities: Sequence[float
         spam, adam = severity.pair(cells, level)
         common = sorted(spam.losses.keys() & adam.losses.keys())
         differences = [spam.losses[seed] - adam.losses[seed] for seed in common]
-        _dots(axes, place + 0.14, differences)
+        drawing.draw_seeds(axes, place + 0.14, differences)
         if differences and not spam.diverged | adam.diverged:
-            _mean(axes, place, differences, _DIFFERENCE)
+            drawing.draw_mean(axes, place, mean_interval(differences), colour=drawing.BLUE)
         else:
             _gap(axes, place, "")
-
-
-def _dots(axes: Axes, place: float, values: Sequence[float]) -> None:
-    axes.plot([place] * len(values), values, "o", ms=2.6, color=drawing.GREY, mew=0, zorder=2)
-
-
-def _mean(axes: Axes, place: float, values: Sequence[float], look: dict[str, Any]) -> None:
-    estimate = mean_interval(values)
-    half = estimate.half_width if estimate.has_interval else None
-    axes.errorbar(place, estimate.mean, half, ms=5, lw=1.2, capsize=2.5, zorder=3, **look)
 
 
 def _gap(axes: Axes, place: float, reason: str) -> None:
