@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from torch import nn
 from spam_lab.config.compose import compose_run, from_dict
 from spam_lab.config.fields import ConfigError
 from spam_lab.data.errors import DataError
+from spam_lab.orchestrate.calibrate import calibrate
 from spam_lab.tasks.registry import open_task, require_ready
 from spam_lab.tasks.reinforcement import CART_POLE, ReinforcementConfig
 from spam_lab.tasks.reinforcement.environments import Environment, Environments
 from spam_lab.tasks.reinforcement.policies import Continuous, Discrete
-from spam_lab.tasks.reinforcement.ppo import NOBODY, Episodes, ppo_loss
+from spam_lab.tasks.reinforcement.ppo import NOBODY, Episodes, Reinforcement, ppo_loss
 from spam_lab.tasks.reinforcement.rollouts import Transitions, advantages_of, collect
 from spam_lab.tasks.reinforcement.scaling import Moments, Scaling
 from spam_lab.train import checkpoint
@@ -376,3 +378,15 @@ def test_a_rollout_divides_into_minibatches() -> None:
 def test_its_config_is_read_back() -> None:
     config = compose_run(overrides("hopper"))
     assert from_dict(dataclasses.asdict(config)) == config
+
+
+def test_the_plan_counts_rollouts_in_what_a_step_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CartPole's rollouts of 4 x 128 make 4 epochs of 4 minibatches: one in 16 steps is slow."""
+    collect = Reinforcement._collect
+
+    def slow(self: Reinforcement) -> None:
+        time.sleep(0.8)
+        collect(self)
+
+    monkeypatch.setattr(Reinforcement, "_collect", slow)
+    assert 0.05 < calibrate(compose_run(["task=reinforcement_cartpole"])) < 0.8

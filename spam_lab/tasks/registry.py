@@ -48,6 +48,9 @@ class Task(Protocol):
         validation: always the same batches, whatever the seed.
         unit: what a step goes through, as a plural: tokens, images, windows.
         units_per_step: how many of them.
+
+    A task whose steps differ in cost has `cycle` besides: after how many they do so again, from the
+    first step on.
     """
 
     model: Module

@@ -92,11 +92,12 @@ class Reinforcement:
         self._used = 0  # minibatches taken from the last one
         self._rows = task.environments * task.horizon
         self._size = config.batch_size
+        self.cycle = self._rows // self._size * task.epochs  # a rollout before every so many steps
 
     def next_batch(self) -> Transitions:
         """The next minibatch; a rollout is collected first where there is none left."""
         per_epoch = self._rows // self._size
-        if self._rollout is None or self._used == per_epoch * self._config.epochs:
+        if self._rollout is None or self._used == self.cycle:
             self._collect()
         assert self._rollout is not None
         epoch, place = divmod(self._used, per_epoch)
