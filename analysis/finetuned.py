@@ -8,7 +8,7 @@ nobody takes a model that has learned nothing for one that has.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -175,17 +175,18 @@ def what_was_run(
     requests: Sequence[Request], frame: pd.DataFrame, names: Mapping[str, str]
 ) -> Section:
     """Model, rows, lengths and hyperparameters of each cell, from the runs' own configs."""
-    rows = {}
+    rows, never = {}, []
     for request in requests:
         task: Any = request.config.task
         optimizer: Any = request.config.optimizer
-        intervals = (
-            f"ΔT {optimizer.delta_t}, N {optimizer.warmup_steps}, θ {optimizer.theta:g}"
-            if hasattr(optimizer, "delta_t")
-            else f"rank {optimizer.rank}"
-            if hasattr(optimizer, "rank")
-            else "–"
-        )
+        if hasattr(optimizer, "delta_t"):
+            resets = request.config.schedule.steps // optimizer.delta_t
+            if not resets:
+                never.append(names[str(request.labels["value"])])
+            intervals = f"ΔT {optimizer.delta_t}, N {optimizer.warmup_steps}, "
+            intervals += f"θ {optimizer.theta:g}: {resets} resets"
+        else:
+            intervals = f"rank {optimizer.rank}" if hasattr(optimizer, "rank") else "–"
         rows[request.labels["panel"], request.labels["value"]] = (
             ", ".join(task.tasks) if len(task.tasks) < 3 else f"{len(task.tasks)} tasks",
             names[str(request.labels["value"])],
@@ -209,7 +210,18 @@ def what_was_run(
         "tuned: SPAM's intervals and rates are Table 8's, mapped to this scale; Adam has SPAM's "
         "rate, the paper printing none; the low-rank methods have those of their own scripts. The "
         "low-rank methods are this project's own, not peft's.\n\n"
-        + document.table(headers, list(rows.values())),
+        + document.table(headers, list(rows.values()))
+        + _never_reset(dict.fromkeys(never)),
+    )
+
+
+def _never_reset(names: Iterable[str]) -> str:
+    """What cells whose runs are shorter than ΔT can say of SPAM."""
+    if not (listed := "; ".join(names)):
+        return ""
+    return (
+        f"\n\nEnded before the first reset: {listed}. What is seen of SPAM there is its rule "
+        "for spikes, and at a density below 100 % one choice of weights."
     )
 
 

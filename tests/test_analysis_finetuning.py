@@ -63,6 +63,10 @@ def test_clipping_is_judged_by_its_errors(gap: float, verdict: Verdict) -> None:
     assert first["paper_accuracy"] == 59.4 and len(first["run_ids"].split()) == 3
     text = markdown(exhibit, [])
     assert all(run in text for row in exhibit.table["run_ids"] for run in row.split())
+    # 30 steps at nano: the sparse half of Table 8 (every 250 steps, 25 here) resets, the dense not.
+    assert "ΔT 25, N 1, θ 5000: 1 resets" in text and "ΔT 100, N 30, θ 5000: 0 resets" in text
+    ended = text.split("Ended before the first reset: ")[1].split("What is seen")[0]
+    assert "100 %" in ended and "0.25 %" not in ended
 
 
 def test_a_run_that_diverged_or_is_missing_is_no_number() -> None:
