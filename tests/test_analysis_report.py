@@ -272,9 +272,24 @@ def test_numbers_can_be_copied_and_downloaded(
 
 def test_paper_has_no_folds(browser: webdriver.Chrome) -> None:
     browser.execute_script("dispatchEvent(new Event('beforeprint'))")
-    count = "return document.querySelectorAll('main details:not([open])').length"
+    count = "return document.querySelectorAll('main section > details:not([open])').length"
     assert browser.execute_script(count) == 0
     browser.execute_script("dispatchEvent(new Event('afterprint'))")
     assert browser.execute_script(count) > 0
     printed = browser.execute_cdp_cmd("Page.printToPDF", {})
     assert base64.b64decode(printed["data"]).startswith(b"%PDF")
+
+
+def test_a_claim_takes_little_of_a_printed_page(browser: webdriver.Chrome) -> None:
+    """Its columns are wide enough for words; its runs and raw numbers are left to the screen."""
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    size = {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False}  # A4 at 96 dpi
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        rows = "[...document.querySelectorAll('#ledger-table tbody tr')]"
+        assert max(browser.execute_script(f"return {rows}.map((row) => row.offsetHeight)")) < 300
+        left = "[...document.querySelectorAll('.all, td details > :not(summary)')]"
+        assert browser.execute_script(f"return {left}.some((one) => one.offsetHeight)") is False
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -69,10 +69,11 @@
     });
   }
 
-  // Paper has no folds.
+  // Paper has no folds. Runs of a claim are listed once more under its exhibit, and all numbers of an
+  // exhibit, without rounding, are for machines: neither is printed.
   let folded = [];
   addEventListener("beforeprint", () => {
-    folded = [...document.querySelectorAll("details:not([open])")];
+    folded = [...document.querySelectorAll("details:not([open])")].filter((one) => !one.closest("td"));
     for (const one of folded) one.open = true;
   });
   addEventListener("afterprint", () => {
