@@ -161,6 +161,32 @@ def test_the_claim_is_answered_from_the_runs() -> None:
     assert row["score_mean"] == pytest.approx(np.mean(expected) / 2382.86)
 
 
+def test_controls_tell_larger_steps_from_spam() -> None:
+    """Adam at twice the rate gains what SPAM does, and a restarted correction nothing."""
+
+    def larger_steps(request: Any) -> float:
+        gains = request.labels["value"] in ("spam", "adam_twice")
+        return earned(request, request.labels["value"] if gains else "none")
+
+    exhibit = make(larger_steps)
+    assert str(exhibit.answers[0].verdict) == "holds", "controls are no part of the test"
+    text = markdown(exhibit, [])
+    row = text.split("Is it SPAM, or larger steps?")[1].split("| Hopper |")[1].split("\n")[0]
+    twice, restarted, gain, left, without = row.strip(" |").split(" | ")
+    assert twice.startswith("2010.0") and restarted.startswith("1560.0")
+    assert gain.startswith("+450.0") and gain.endswith("holds")
+    assert left.startswith("+0.0") and without.startswith("+0.0")
+    rates = {(r.labels["panel"], r.labels["value"]): r.config.optimizer.lr for r in requests()}
+    for panel in ("cartpole", "hopper", "pendulum"):
+        assert rates[panel, "adam_twice"] == 2 * rates[panel, "adam"] == 2 * rates[panel, "spam"]
+    corrections = {
+        r.labels["value"]: r.config.optimizer.bias_correction  # type: ignore[attr-defined]
+        for r in requests()
+        if r.labels["value"].startswith("spam")  # type: ignore[union-attr]
+    }
+    assert corrections == {"spam": "running", "spam_restarted": "restarted"}
+
+
 def test_a_run_that_diverged_or_is_missing_is_never_a_number() -> None:
     def diverging(request: Any) -> float | Outcome | None:
         if request.seed == 3 and request.labels == {"panel": "hopper", "value": "spam"}:
