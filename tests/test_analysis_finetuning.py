@@ -21,8 +21,10 @@ Outcome = Callable[[Request], dict[str, float] | None]
 """Metrics of a request's run; None: it diverged."""
 
 
-def built(module: Any, name: str, outcome: Outcome, missing: int = 0) -> Exhibit:
-    requests = expand(load_sweep(name), [])
+def built(
+    module: Any, name: str, outcome: Outcome, missing: int = 0, overrides: tuple[str, ...] = ()
+) -> Exhibit:
+    requests = expand(load_sweep(name), overrides)
     records = {}
     for request in requests[missing:]:
         values = outcome(request)
@@ -63,8 +65,14 @@ def test_clipping_is_judged_by_its_errors(gap: float, verdict: Verdict) -> None:
     assert first["paper_accuracy"] == 59.4 and len(first["run_ids"].split()) == 3
     text = markdown(exhibit, [])
     assert all(run in text for row in exhibit.table["run_ids"] for run in row.split())
-    # 30 steps at nano: the sparse half of Table 8 (every 250 steps, 25 here) resets, the dense not.
-    assert "ΔT 25, N 1, θ 5000: 1 resets" in text and "ΔT 100, N 30, θ 5000: 0 resets" in text
+    # 30 steps at nano, intervals 40 times as short: Table 8's 1000 and 250 steps are 25 and 6.
+    assert "ΔT 25, N 8, θ 5000: 1 resets" in text and "ΔT 6, N 1, θ 5000: 5 resets" in text
+    assert "Ended before the first reset" not in text
+
+
+def test_runs_that_end_before_a_reset_are_named() -> None:
+    short = ("schedule.steps=20",)
+    text = markdown(built(table13, "table13", lambda r: errors(0.4, r), overrides=short), [])
     ended = text.split("Ended before the first reset: ")[1].split("What is seen")[0]
     assert "100 %" in ended and "0.25 %" not in ended
 
