@@ -59,6 +59,7 @@ def tiny_run(runs: Path, cache: Path) -> list[str]:
         "evaluation.every=8",
         "evaluation.tokens=512",
         "train.checkpoint_every=5",
+        "train.kept_when_done=whole",
         "train.log_every=3",
         f"paths.runs={runs}",
         f"paths.cache={cache}",

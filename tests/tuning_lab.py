@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 SHORT = [
     *["schedule.steps=12", "schedule.warmup_steps=2", "evaluation.every=3"],
     *["evaluation.tokens=256", "train.checkpoint_every=2", "data.sequence_length=32"],
+    "train.kept_when_done=whole",
 ]
 """A run of a fraction of a second, once torch is there."""
 
