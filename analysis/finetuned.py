@@ -85,7 +85,9 @@ def gain(cell: Cell | None, other: Cell | None) -> str:
     found = difference(cell, other)
     if found is None:
         return "–"
-    return f"{-100 * found.mean:+.1f} [{-100 * found.high:+.1f}, {-100 * found.low:+.1f}]"
+    # Plus 0: a tie is +0.0, not -0.0.
+    mean, low, high = (round(-100 * v, 1) + 0.0 for v in (found.mean, found.high, found.low))
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def runs_of(frame: pd.DataFrame, key: Key) -> list[dict[str, Any]]:
@@ -184,7 +186,7 @@ def what_was_run(
             if not resets:
                 never.append(names[str(request.labels["value"])])
             intervals = f"ΔT {optimizer.delta_t}, N {optimizer.warmup_steps}, "
-            intervals += f"θ {optimizer.theta:g}: {resets} resets"
+            intervals += f"θ {optimizer.theta:g}: {resets} reset{'s' * (resets != 1)}"
         else:
             intervals = f"rank {optimizer.rank}" if hasattr(optimizer, "rank") else "–"
         rows[request.labels["panel"], request.labels["value"]] = (

@@ -66,7 +66,7 @@ def test_clipping_is_judged_by_its_errors(gap: float, verdict: Verdict) -> None:
     text = markdown(exhibit, [])
     assert all(run in text for row in exhibit.table["run_ids"] for run in row.split())
     # 30 steps at nano, intervals 40 times as short: Table 8's 1000 and 250 steps are 25 and 6.
-    assert "ΔT 25, N 8, θ 5000: 1 resets" in text and "ΔT 6, N 1, θ 5000: 5 resets" in text
+    assert "ΔT 25, N 8, θ 5000: 1 reset " in text and "ΔT 6, N 1, θ 5000: 5 resets" in text
     assert "Ended before the first reset" not in text
 
 
