@@ -11,11 +11,13 @@ from safetensors.torch import load_file
 
 from spam_lab.config.compose import compose_run
 from spam_lab.models.build import build_model
+from spam_lab.orchestrate.run import execute
+from spam_lab.orchestrate.stop import StopRequest
 from spam_lab.record.notes import run_note
 from spam_lab.record.state import State
 from spam_lab.record.store import RunDirectory
 from spam_lab.train import checkpoint
-from tests.test_train_resume import assert_same, finish, prepare
+from tests.test_train_resume import assert_same, finish, host_of, prepare
 
 
 def trained(root: Path, cache: Path, *more: str) -> RunDirectory:
@@ -72,6 +74,23 @@ def test_damaged_checkpoints_are_left_alone(tmp_path: Path) -> None:
     for what in ("model", "none"):
         checkpoint.keep(tmp_path, what)
         assert checkpoint.steps(tmp_path) == [1, 2]
+
+
+def test_no_error_in_it_costs_the_result(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(folder: Path, what: str) -> None:
+        raise MemoryError("no room for a second copy")
+
+    monkeypatch.setattr(checkpoint, "keep", failing)
+    short = ["schedule.steps=2", "schedule.warmup_steps=1", "evaluation.every=2"]
+    short += ["evaluation.tokens=512", f"paths.cache={cache}"]
+    directory, _ = prepare(short, tmp_path)
+    where = host_of(compose_run([*short, f"paths.runs={tmp_path}"]))
+    execute(directory, where, StopRequest())
+    assert directory.status().state is State.DONE
+    assert checkpoint.steps(directory.checkpoints_path) == [2]
+    assert "no room for a second copy" in directory.log_path.read_text()
 
 
 def test_a_disk_that_refuses_costs_neither_the_result_nor_the_checkpoint(

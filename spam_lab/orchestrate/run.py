@@ -224,7 +224,7 @@ def _train(
     if ended.state is State.DONE:  # only now: a run that may still go on needs all of it
         try:
             checkpoint.keep(folder, config.train.kept_when_done)
-        except OSError as error:
+        except Exception as error:  # whatever it is, it must not cost the result
             LOG.warning("the last checkpoint stays whole: %s", error)
     return ended
 

@@ -44,11 +44,8 @@ def run_note(directory: RunDirectory, status: Status, sweeps: Sequence[str]) -> 
     if sweeps:
         lines.append(f"Sweeps: {', '.join(sweeps)}")
     lines.append(f"Run directory: `{directory.path.resolve()}`")
-    models = [
-        path
-        for pattern in ("step_*.pt", "model.safetensors")
-        for path in sorted(directory.checkpoints_path.glob(pattern))
-    ]
+    folder = directory.checkpoints_path
+    models = [*sorted(folder.glob("step_*.pt")), *folder.glob("model.safetensors")]
     if models:
         lines.append(f"Model: `{models[-1].resolve()}`")
     return "\n\n".join(lines)
